@@ -1,0 +1,3 @@
+"""Shape-texture debiased training for timm."""
+
+__version__ = '0.1.0'

@@ -1,0 +1,27 @@
+"""Errors that speak to the person at the command line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DebiasError(ValueError):
+    """A mistake in what the user asked for: says what is wrong, where, and what to do.
+
+    The command line prints it as one line and exits with code 2; in Python it is a `ValueError`.
+    """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the known names nearest to `name`, or all of them where none is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f'Did you mean {_enumerate(near)}?'
+    if len(known) > 20:
+        return ''
+    return f'Known: {", ".join(known)}.'
+
+
+def _enumerate(names: list[str]) -> str:
+    quoted = [f"'{name}'" for name in names]
+    return quoted[0] if len(quoted) == 1 else f'{", ".join(quoted[:-1])} or {quoted[-1]}'

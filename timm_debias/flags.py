@@ -1,0 +1,134 @@
+"""Command-line flags declared as fields of frozen dataclasses: one place for name, type, default and help.
+
+    @dataclass(frozen=True)
+    class DataConfig:
+        '''Dataset parameters'''
+        data_dir: str | None = flag(None, 'path to the data set', metavar='DIR')
+
+`add_flags` gives the parser `--data-dir`, `config_from` builds the dataclass from what was parsed, and below that
+nobody sees argparse. The docstring's first line is the title of the group in `--help`.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+
+from .errors import DebiasError, did_you_mean
+
+Config = TypeVar('Config')
+
+
+def flag(default: Any, help: str, *names: str, **options: Any) -> Any:
+    """Declare a dataclass field that is also a command-line flag.
+
+    Args:
+        default: Value where the flag is not given. A list is copied for each instance.
+        help: Text for `--help`.
+        names: Names on the command line; `--` + the field's name where empty.
+        options: Passed to `ArgumentParser.add_argument`. `type` is taken from the default where not given;
+            a default of False makes a switch.
+    """
+    metadata = {'names': names, 'options': {'help': help, **options}}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
+    """Add a group to `parser` with a flag for each field of the dataclass `config`."""
+    group = parser.add_argument_group((config.__doc__ or '').strip().splitlines()[0])
+    for field in dataclasses.fields(config):
+        if 'options' not in field.metadata:
+            continue
+        names = field.metadata['names'] or (f'--{field.name.replace("_", "-")}',)
+        options = dict(field.metadata['options'])
+        default = _default(field)
+        if default is False and 'action' not in options:
+            options['action'] = 'store_true'
+        elif 'action' not in options and 'type' not in options:
+            options['type'] = str if default is None or isinstance(default, list) else type(default)
+        if any(name.startswith('-') for name in names):
+            options['dest'] = field.name
+        group.add_argument(*names, default=default, **options)
+
+
+def config_from(config: type[Config], args: argparse.Namespace) -> Config:
+    """Build the dataclass `config` from the fields of that name in `args`."""
+    fields = [field.name for field in dataclasses.fields(config) if 'options' in field.metadata]  # type: ignore[arg-type]
+    return config(**{name: getattr(args, name) for name in fields})
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose every error is a `DebiasError`, and that refuses abbreviated flags."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        prefix = 'unrecognized arguments: '
+        if message.startswith(prefix):
+            unknown = [word for word in message.removeprefix(prefix).split() if word.startswith('-')]
+            hints = [did_you_mean(word.split('=')[0], self._option_string_actions) for word in unknown]
+            message = ' '.join([message + '.', *filter(None, hints)])
+        raise DebiasError(message)
+
+
+def parse_with_yaml(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse `argv`; the YAML file named by `-c/--config` gives defaults that flags on the command line override."""
+    config_parser = Parser(add_help=False)
+    config_parser.add_argument('-c', '--config', default='')
+    known, remaining = config_parser.parse_known_args(argv)
+    if known.config:
+        parser.set_defaults(**_read_yaml(Path(known.config), parser))
+    return parser.parse_args(remaining)
+
+
+def _read_yaml(path: Path, parser: Parser) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise DebiasError(f'-c {path}: {error.strerror or error}') from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = ' '.join(str(error).split())
+        raise DebiasError(f'-c {path}: not a YAML file of flags: {reason}') from error
+    if not isinstance(values, dict):
+        raise DebiasError(f'-c {path}: expected lines of the form "flag_name: value"')
+    actions = {action.dest: action for action in parser._actions if action.dest != 'help'}
+    for key, value in values.items():
+        if key not in actions:
+            raise DebiasError(f"-c {path}: unknown key '{key}'. {did_you_mean(str(key), actions)}")
+        values[key] = _checked(path, key, value, actions[key])
+    return values
+
+
+def _checked(path: Path, key: str, value: Any, action: argparse.Action) -> Any:
+    """Convert a YAML value as argparse would convert the same words of the command line."""
+    if value is None or (isinstance(action.default, dict) and isinstance(value, dict)):
+        return value
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise DebiasError(f"-c {path}: '{key}' is a switch: expected true or false, found {value!r}")
+        return value
+    many = action.nargs in ('+', '*') or isinstance(action.nargs, int)
+    if many != isinstance(value, list):
+        raise DebiasError(f"-c {path}: '{key}': expected {'a list' if many else 'one value'}, found {value!r}")
+    convert = action.type if callable(action.type) else str
+    try:
+        converted = [convert(str(item)) for item in (value if many else [value])]
+    except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
+        name = getattr(convert, '__name__', 'value')
+        raise DebiasError(f"-c {path}: '{key}': expected {name}, found {value!r}") from error
+    for item in converted:
+        if action.choices is not None and item not in action.choices:
+            raise DebiasError(f"-c {path}: '{key}': {did_you_mean(str(item), map(str, action.choices))}")
+    return converted if many else converted[0]
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
