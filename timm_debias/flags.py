@@ -26,15 +26,15 @@ def flag(default: Any, help: str, *names: str, **options: Any) -> Any:
     """Declare a dataclass field that is also a command-line flag.
 
     Args:
-        default: Value where the flag is not given. A list is copied for each instance.
+        default: Value where the flag is not given. A list or dict is copied for each instance.
         help: Text for `--help`.
         names: Names on the command line; `--` + the field's name where empty.
         options: Passed to `ArgumentParser.add_argument`. `type` is taken from the default where not given;
             a default of False makes a switch.
     """
     metadata = {'names': names, 'options': {'help': help, **options}}
-    if isinstance(default, list):
-        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 

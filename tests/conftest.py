@@ -1,0 +1,48 @@
+"""What the tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from timm_debias.stylizers import Stylizer
+from timm_debias.stylizers.base import Features, Style, adain, mean_std
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # For the processes that tests start.
+torch.set_num_threads(1)  # Two test workers share two cores.
+
+
+class ColourStylizer(Stylizer):
+    """The smallest stylizer there is: gives an image the mean and spread of another one's colours."""
+
+    def encode(self, images: torch.Tensor) -> Features:
+        return (images,)
+
+    def style(self, features: Features) -> Style:
+        return mean_std(features[0])
+
+    def decode(self, features: Features, style: Style, alpha: float) -> torch.Tensor:
+        return adain(features[0], *style, alpha)
+
+
+@pytest.fixture
+def colour_stylizer() -> Stylizer:
+    return ColourStylizer().eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Eight random images [8, 3, 32, 32] in [0, 1], each with colours of its own."""
+    generator = torch.Generator().manual_seed(0)
+    tint = torch.rand(8, 3, 1, 1, generator=generator)
+    return (0.5 * torch.rand(8, 3, 32, 32, generator=generator) + 0.5 * tint).clamp(0, 1)
+
+
+@pytest.fixture(scope='session')
+def photographs() -> Path:
+    """Folder of real photographs; tests that want it skip where it is missing."""
+    folder = Path(os.environ.get('TIMM_DEBIAS_DATA') or Path(__file__).parents[1] / '../shared/data')
+    if not folder.is_dir():
+        pytest.skip(f'no real images at {folder}; set TIMM_DEBIAS_DATA')
+    return folder

@@ -1,0 +1,26 @@
+"""Checks that every command makes before any work is done."""
+
+import torch
+from timm.models import is_model, list_models
+
+from .errors import DebiasError, did_you_mean
+
+
+def check_model_name(name: str) -> None:
+    """Raise `DebiasError` for a model that timm does not know, with near names."""
+    remote = ('hf-hub:', 'hf_hub:', 'local-dir:')
+    if not name.startswith(remote) and not is_model(name.split('.')[0]):
+        hint = did_you_mean(name, list_models())
+        raise DebiasError(f"unknown model '{name}'. {hint or 'timm.list_models() lists all names.'}")
+
+
+def check_device(device: str) -> None:
+    """Raise `DebiasError` for a device that torch does not have."""
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise DebiasError(f"--device '{device}' is not a device that torch knows") from error
+    if kind == 'cuda' and not torch.cuda.is_available():
+        raise DebiasError(f'--device {device}: torch finds no CUDA device here; give --device cpu to use the CPU')
+    if kind == 'mps' and not torch.backends.mps.is_available():
+        raise DebiasError(f'--device {device}: torch finds no MPS device here; give --device cpu to use the CPU')

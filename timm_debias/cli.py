@@ -1,0 +1,47 @@
+"""The console script `timm-debias`: one subcommand a task."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+from . import __version__
+from .errors import DebiasError
+
+COMMANDS = {
+    'train': ('timm_debias.training.main', 'train a timm model, with --debias on stylised images too'),
+    'validate': ('timm_debias.validation.main', 'measure accuracy and shape bias of a timm model'),
+    'stylize': ('timm_debias.stylize', 'stylise a folder of images, or look at a grid of pairs'),
+    'train-stylizer': ('timm_debias.stylizer_training.main', 'train a style transfer network'),
+}
+"""Subcommand -> (module with `main(argv) -> int`, description)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the subcommand that `argv` names and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog='timm-debias', description='Shape-texture debiased training for timm.', add_help=True
+    )
+    parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
+    commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    for name, (_, description) in COMMANDS.items():
+        commands.add_parser(name, help=description, add_help=False)
+    args, rest = parser.parse_known_args(argv)
+    return run(args.command, rest)
+
+
+def run(command: str, argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; a user's mistake becomes one line on standard error and exit code 2."""
+    command_main: Callable[[Sequence[str] | None], int] = importlib.import_module(COMMANDS[command][0]).main
+    try:
+        return command_main(argv)
+    except DebiasError as error:
+        print(f'timm-debias {command}: error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f'timm-debias {command}: interrupted', file=sys.stderr)
+        return 130
+
+
+if __name__ == '__main__':
+    sys.exit(main())

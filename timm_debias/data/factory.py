@@ -1,0 +1,59 @@
+"""Data sets by name: timm's, and the embedded one."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import timm.data
+from torch.utils.data import Dataset
+
+from ..errors import DebiasError, did_you_mean
+from .shapes_textures import ShapesTextures
+
+SHAPES_TEXTURES = 'shapes_textures'
+_TIMM_PREFIXES = ('torch', 'hfds', 'hfids', 'tfds', 'wds')
+
+
+def create_dataset(
+    name: str,
+    root: str | None,
+    split: str,
+    img_size: int,
+    num_samples: int | None = None,
+    **options: Any,
+) -> Dataset:
+    """Create the data set that `--dataset` and `--data-dir` name.
+
+    Args:
+        name: `shapes_textures`, empty for a folder of class folders, or `<type>/<name>` as in timm.
+        root: Root folder of the data.
+        split: Split, and for folders the name of a sub-folder of `root`.
+        img_size: Size in pixels at which `shapes_textures` draws its images.
+        num_samples: Number of samples, for `shapes_textures` and iterable data sets.
+        options: Further arguments of `timm.data.create_dataset`.
+
+    Raises:
+        DebiasError: unknown name, missing folder, or a root for the data set that has none.
+    """
+    if name == SHAPES_TEXTURES:
+        if root:
+            raise DebiasError(f'--dataset {SHAPES_TEXTURES} is drawn by code: leave --data-dir out')
+        return ShapesTextures(split, img_size=img_size, num_samples=num_samples)
+    if not name and not root:
+        raise DebiasError(f'no data: give --data-dir DIR with class folders, or --dataset {SHAPES_TEXTURES}')
+    if is_folder(name):
+        if root is None or not Path(root).exists():
+            raise DebiasError(f"--data-dir '{root}' does not exist")
+    elif name.partition('/')[0].lower() not in _TIMM_PREFIXES:
+        known = [SHAPES_TEXTURES, *(f'{prefix}/…' for prefix in _TIMM_PREFIXES)]
+        raise DebiasError(f"unknown data set '{name}'. {did_you_mean(name, known)}")
+    try:
+        return timm.data.create_dataset(name, root=root, split=split, num_samples=num_samples, **options)
+    except (OSError, RuntimeError, ImportError, AssertionError) as error:
+        where = os.path.join(root or '', split) if is_folder(name) else name
+        raise DebiasError(f"data set '{where}': {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def is_folder(name: str) -> bool:
+    """Return whether a data set of this name is a folder (or tar file) of class folders."""
+    return not name or ('/' not in name and name == 'folder')

@@ -1,0 +1,108 @@
+"""Shape-texture mixing: each image of a batch gets the texture of another one."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .errors import DebiasError
+from .normalize import Normalize
+from .stylizers import Stylizer
+
+
+class ShapeTextureMix(nn.Module):
+    """Draws a texture partner for every image of a batch (`sample`), then stylises (`apply`).
+
+    Li et al., "Shape-Texture Debiased Neural Network Training" (ICLR 2021), section 3. Partners are a uniformly drawn
+    permutation of the batch that leaves no image in place; the reference draws any permutation, so that about one
+    image a batch is its own partner and only repeats its clean self.
+
+    Args:
+        stylizer: Frozen style transfer; see `create_stylizer`.
+        alpha: Strength of stylisation in [0, 1]; the paper uses 0.5.
+        generator: CPU source of the partners; torch's global one where None.
+    """
+
+    def __init__(self, stylizer: Stylizer, alpha: float = 0.5, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        if not 0 <= alpha <= 1:
+            raise DebiasError(f'alpha is {alpha}; the strength of stylisation lies in [0, 1]')
+        self.stylizer = stylizer.eval().requires_grad_(False)
+        self.alpha = alpha
+        self.generator = generator
+
+    def train(self, mode: bool = True) -> 'ShapeTextureMix':
+        """Keep the stylizer in eval mode: it is never trained here."""
+        super().train(mode)
+        self.stylizer.eval()
+        return self
+
+    def sample(self, batch_size: int) -> torch.Tensor:
+        """Return partners, a [B] int64 tensor on the CPU: image i gets the texture of image partners[i].
+
+        Raises:
+            DebiasError: a batch of fewer than two images.
+        """
+        if batch_size < 2:
+            raise DebiasError(f'a batch of {batch_size} has no texture partners; use at least 2 images a batch')
+        positions = torch.arange(batch_size)
+        while True:  # A permutation has no fixed point with probability 1/e, so this takes e draws on average.
+            partners = torch.randperm(batch_size, generator=self.generator)
+            if not (partners == positions).any():
+                return partners
+
+    @torch.no_grad()
+    def apply(
+        self, images: torch.Tensor, labels: torch.Tensor, partners: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stylise `images` [B, 3, H, W] in [0, 1] and pick the labels of their `partners`.
+
+        Returns:
+            Stylised images, [B, 3, H, W], not clamped, and the texture's labels, of the shape of `labels`.
+        """
+        partners = partners.to(images.device, non_blocking=True)
+        stylised = self.stylizer.mix(images.float(), partners, self.alpha)
+        return stylised.to(images.dtype), labels[partners]
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sample partners and apply them: (images, labels) -> (stylised images, texture labels)."""
+        return self.apply(images, labels, self.sample(images.shape[0]))
+
+    def as_mixup_fn(
+        self,
+        num_classes: int,
+        gamma: float = 0.8,
+        mean: tuple[float, ...] = (0.485, 0.456, 0.406),
+        std: tuple[float, ...] = (0.229, 0.224, 0.225),
+        smoothing: float = 0.0,
+    ) -> 'ShapeTextureMixup':
+        """Return a callable for the `mixup_fn` slot of a timm training loop; see `ShapeTextureMixup`."""
+        return ShapeTextureMixup(self, Normalize(mean, std), num_classes, gamma, smoothing)
+
+
+class ShapeTextureMixup:
+    """(images, class indices) -> (2n images, soft targets [2n, C]), as timm's loops call their `mixup_fn`.
+
+    The images go in normalised, as timm's loaders hand them out, and come back as [clean; stylised], normalised. The
+    target of a stylised image is γ · shape label + (1 − γ) · texture label, to be used with a loss on soft targets.
+    `mixup_enabled = False`, which timm sets after `--mixup-off-epoch`, returns clean images and soft targets alone.
+    """
+
+    def __init__(
+        self, mix: ShapeTextureMix, normalize: Normalize, num_classes: int, gamma: float, smoothing: float
+    ) -> None:
+        self.mix = mix
+        self.normalize = normalize
+        self.num_classes = num_classes
+        self.gamma = gamma
+        self.smoothing = smoothing
+        self.mixup_enabled = True
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        shape_target = F.one_hot(labels, self.num_classes).float()
+        shape_target = shape_target * (1 - self.smoothing) + self.smoothing / self.num_classes
+        if not self.mixup_enabled:
+            return images, shape_target
+        normalize = self.normalize.to(images.device)
+        stylised, texture_target = self.mix(normalize.inverse(images), shape_target)
+        stylised_target = self.gamma * shape_target + (1 - self.gamma) * texture_target
+        return torch.cat([images, normalize(stylised)]), torch.cat([shape_target, stylised_target])

@@ -1,0 +1,1 @@
+"""Training: what `train.py` and `timm-debias train` run."""

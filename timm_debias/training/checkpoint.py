@@ -1,0 +1,52 @@
+"""Resuming a run from its checkpoint."""
+
+import pickle
+from typing import Any
+
+import torch
+from timm.task import ClassificationTask, load_task_ema_checkpoint, resume_task_checkpoint
+from timm.utils import NativeScaler
+
+from ..errors import DebiasError
+from .config import TrainConfig
+from .machine import Machine
+
+
+def resume(
+    config: TrainConfig,
+    task: ClassificationTask,
+    optimizer: torch.optim.Optimizer,
+    scaler: NativeScaler | None,
+    machine: Machine,
+) -> int:
+    """Load `--resume` into task and optimizer and return the number of the epoch to start with."""
+    path = config.model.resume
+    epoch = None
+    if path:
+        keep_optimizer = not config.model.no_resume_opt
+        epoch = _load(
+            path,
+            resume_task_checkpoint,
+            task,
+            path,
+            optimizer=optimizer if keep_optimizer else None,
+            loss_scaler=scaler if keep_optimizer else None,
+            log_info=machine.is_primary,
+        )
+    return config.schedule.start_epoch if config.schedule.start_epoch is not None else epoch or 0
+
+
+def resume_ema(config: TrainConfig, task: ClassificationTask) -> None:
+    """Load the moving average of `--resume` into the task."""
+    if config.model.resume:
+        _load(config.model.resume, load_task_ema_checkpoint, task, config.model.resume)
+
+
+def _load(path: str, load: Any, *args: Any, **options: Any) -> Any:
+    try:
+        return load(*args, **options)
+    except DebiasError as error:
+        raise DebiasError(f'--resume {path}: {error}') from error
+    except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        reason = ' '.join(str(error).split())[:300]
+        raise DebiasError(f'--resume {path}: not a checkpoint of this model ({reason})') from error

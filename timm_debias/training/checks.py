@@ -1,0 +1,109 @@
+"""Refuses, before any work is done, what cannot be meant."""
+
+import os
+from pathlib import Path
+
+from timm.optim import list_optimizers
+
+from ..checks import check_device, check_model_name
+from ..errors import DebiasError, did_you_mean
+from ..stylizers import list_stylizers
+from .config import DebiasConfig, TrainConfig
+
+_SCHEDULES = ('cosine', 'tanh', 'step', 'multistep', 'poly', 'plateau', 'wsd', 'rsqrt', 'constant', 'none')
+
+
+def check_config(config: TrainConfig) -> None:
+    """Raise `DebiasError` for the first flag that is wrong or contradicts another."""
+    check_model_name(config.model.model)
+    check_device(config.device.device)
+    _check_names(config)
+    _check_files(config)
+    _check_numbers(config)
+    if config.debias.debias:
+        _check_debias(config)
+    else:
+        _check_no_debias_flags(config.debias)
+
+
+def _check_names(config: TrainConfig) -> None:
+    optimizer, schedule = config.optimizer.opt, config.schedule.sched
+    if optimizer.lower() not in list_optimizers():
+        raise DebiasError(f"unknown optimizer '{optimizer}'. {did_you_mean(optimizer, list_optimizers())}")
+    if schedule not in _SCHEDULES:
+        raise DebiasError(f"unknown schedule '{schedule}'. {did_you_mean(schedule, _SCHEDULES)}")
+
+
+def _check_files(config: TrainConfig) -> None:
+    files = {
+        '--resume': config.model.resume,
+        '--initial-checkpoint': config.model.initial_checkpoint,
+        '--pretrained-path': config.model.pretrained_path,
+        '--class-map': config.data.class_map,
+    }
+    for name, path in files.items():
+        if path and not os.path.isfile(path):
+            raise DebiasError(f"{name} '{path}': no such file")
+
+
+def _check_numbers(config: TrainConfig) -> None:
+    positive = {
+        '--batch-size': config.model.batch_size,
+        '--epochs': config.schedule.epochs,
+        '--grad-accum-steps': config.model.grad_accum_steps,
+        '--img-size': config.model.img_size,
+        '--num-classes': config.model.num_classes,
+        '--log-interval': config.run.log_interval,
+        '--val-interval': config.run.val_interval,
+        '--checkpoint-hist': config.run.checkpoint_hist,
+    }
+    for name, value in positive.items():
+        if value is not None and value < 1:
+            raise DebiasError(f'{name} is {value}; expected at least 1')
+    if config.device.amp and config.device.model_dtype not in (None, 'float32'):
+        raise DebiasError(f'--amp needs a float32 model; leave out --amp or --model-dtype {config.device.model_dtype}')
+    if config.model.pretrained_path and not config.model.pretrained:
+        raise DebiasError('--pretrained-path is read only with --pretrained')
+
+
+def _check_debias(config: TrainConfig) -> None:
+    debias, augment = config.debias, config.augment
+    for name, value in (('--debias-gamma', debias.debias_gamma), ('--debias-alpha', debias.debias_alpha)):
+        if not 0 <= value <= 1:
+            raise DebiasError(f'{name} is {value}; it lies in [0, 1]')
+    if debias.debias_mode != 'debiased' and debias.debias_gamma != DebiasConfig().debias_gamma:
+        raise DebiasError(f'--debias-mode {debias.debias_mode} sets gamma itself: leave --debias-gamma out')
+    if debias.debias_stylizer not in list_stylizers():
+        hint = did_you_mean(debias.debias_stylizer, list_stylizers())
+        raise DebiasError(f"unknown stylizer '{debias.debias_stylizer}'. {hint}")
+    if debias.debias_stylizer_weights and not Path(debias.debias_stylizer_weights).exists():
+        raise DebiasError(f"--debias-stylizer-weights '{debias.debias_stylizer_weights}': no such file or folder")
+    in_chans = config.model.in_chans or (config.model.input_size or [3])[0]
+    if in_chans != 3:
+        raise DebiasError(f'--debias stylises RGB images and the model takes {in_chans} channels (--in-chans)')
+    if config.model.batch_size < 2:
+        raise DebiasError('--batch-size 1 leaves no image to take a texture from; --debias needs at least 2')
+    refused = {
+        '--mixup': augment.mixup > 0,
+        '--cutmix': augment.cutmix > 0 or augment.cutmix_minmax is not None,
+        '--reprob': augment.reprob > 0,
+        '--bce-target-thresh': augment.bce_target_thresh is not None,
+    }
+    reasons = {
+        '--mixup': 'mixed images would be stylised',
+        '--cutmix': 'mixed images would be stylised',
+        '--reprob': 'erased rectangles would be stylised',
+        '--bce-target-thresh': 'a thresholded target cannot hold two labels',
+    }
+    for name, given in refused.items():
+        if given:
+            raise DebiasError(f'{name} does not go with --debias: {reasons[name]}')
+
+
+def _check_no_debias_flags(debias: DebiasConfig) -> None:
+    default = DebiasConfig()
+    for name, value in vars(debias).items():
+        if value != getattr(default, name):
+            raise DebiasError(
+                f'--{name.replace("_", "-")} has no effect without --debias: add --debias or leave it out'
+            )

@@ -1,0 +1,58 @@
+"""The command `train.py`, also `timm-debias train`."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import get_type_hints
+
+import torch
+import yaml
+from timm.utils import setup_default_logging
+
+from ..data.factory import SHAPES_TEXTURES
+from ..flags import Parser, add_flags, config_from, parse_with_yaml
+from ..stylizers.registry import describe_stylizers
+from .checks import check_config
+from .config import TrainConfig
+from .machine import init_machine
+from .train import train
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train a model as the flags say; returns the exit code.
+
+    Raises:
+        DebiasError: a mistake in the flags or the data, found before any training.
+    """
+    setup_default_logging()
+    args = parse_with_yaml(build_parser(), argv)
+    args_text = yaml.safe_dump(vars(args), default_flow_style=False)
+    config = config_from_args(args)
+    check_config(config)
+    machine = init_machine(config.device.device)
+    try:
+        train(config, args, args_text, machine)
+    finally:
+        if machine.distributed:
+            torch.distributed.destroy_process_group()
+    return 0
+
+
+def build_parser() -> Parser:
+    """Return the parser of all flags."""
+    stylizers = '; '.join(f'{name}: {text}' for name, text in describe_stylizers().items())
+    parser = Parser(
+        prog='train.py',
+        description="Train a timm model; with --debias, on images that carry one image's shape and another's texture.",
+        epilog=f'Stylizers: {stylizers} Data sets: {SHAPES_TEXTURES} is embedded and needs no --data-dir.',
+    )
+    parser.add_argument('-c', '--config', default='', metavar='FILE', help='YAML file of defaults for these flags')
+    for config in get_type_hints(TrainConfig).values():
+        add_flags(parser, config)
+    return parser
+
+
+def config_from_args(args: argparse.Namespace) -> TrainConfig:
+    """Sort the parsed flags into the configuration of each concern."""
+    hints = get_type_hints(TrainConfig)
+    return TrainConfig(**{field.name: config_from(hints[field.name], args) for field in fields(TrainConfig)})

@@ -1,0 +1,131 @@
+"""Builds the model and the training task."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from timm.data import resolve_data_config
+from timm.layers import convert_sync_batchnorm, set_fast_norm
+from timm.loss import create_classification_loss
+from timm.models import create_model
+from timm.task import ClassificationTask
+from torch import nn
+
+from ..data.factory import SHAPES_TEXTURES
+from ..errors import DebiasError
+from ..task import create_debias_task
+from .config import ModelConfig, TrainConfig
+from .machine import Machine
+
+
+def build_model(config: TrainConfig, machine: Machine) -> nn.Module:
+    """Create the timm model, on its device, batch norms synchronised where asked for."""
+    options, norm, augment = config.model, config.norm, config.augment
+    if options.fast_norm:
+        set_fast_norm()
+    overlay = {}
+    if options.pretrained_path:
+        overlay['pretrained_cfg_overlay'] = dict(file=options.pretrained_path, num_classes=-1)
+    try:
+        model = create_model(
+            options.model,
+            pretrained=options.pretrained,
+            in_chans=_in_chans(options),
+            num_classes=options.num_classes,
+            drop_rate=augment.drop,
+            drop_path_rate=augment.drop_path if augment.drop_path is not None else augment.drop_connect,
+            drop_block_rate=augment.drop_block,
+            global_pool=options.gp,
+            bn_momentum=norm.bn_momentum,
+            bn_eps=norm.bn_eps,
+            checkpoint_path=options.initial_checkpoint,
+            **overlay,
+            **options.model_kwargs,
+        )
+    except (RuntimeError, TypeError, OSError, ValueError) as error:
+        raise DebiasError(f'--model {options.model}: {" ".join(str(error).split())[:500]}') from error
+    _init_head(model, options)
+    if options.grad_checkpointing:
+        model.set_grad_checkpointing(enable=True)
+    model.to(device=machine.device, dtype=model_dtype(config))
+    if options.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if machine.distributed and norm.sync_bn:
+        model = convert_sync_batchnorm(model)
+    return model
+
+
+def _in_chans(options: ModelConfig) -> int:
+    return options.in_chans or (options.input_size[0] if options.input_size else 3)
+
+
+def _init_head(model: Any, options: ModelConfig) -> None:
+    if options.head_init_scale is not None:
+        with torch.no_grad():
+            model.get_classifier().weight.mul_(options.head_init_scale)
+            model.get_classifier().bias.mul_(options.head_init_scale)
+    if options.head_init_bias is not None:
+        nn.init.constant_(model.get_classifier().bias, options.head_init_bias)
+
+
+def model_dtype(config: TrainConfig) -> torch.dtype | None:
+    """Return the dtype that `--model-dtype` names, None for the default."""
+    return getattr(torch, config.device.model_dtype) if config.device.model_dtype else None
+
+
+def resolve_input(config: TrainConfig, model: nn.Module, verbose: bool) -> dict[str, Any]:
+    """Return timm's data configuration: input_size, mean, std, interpolation, crop_pct."""
+    args = asdict(config.model)
+    if config.data.dataset == SHAPES_TEXTURES and args['crop_pct'] is None:
+        args['crop_pct'] = 1.0  # Its images are drawn at the input size: a crop would only cut silhouettes.
+    return resolve_data_config(args, model=model, verbose=verbose)
+
+
+def check_input_size(model: nn.Module, input_config: dict[str, Any], machine: Machine) -> None:
+    """Raise `DebiasError` where the model does not take images of the input size, found by a forward on zeros."""
+    parameter = next(model.parameters())
+    images = torch.zeros(1, *input_config['input_size'], device=machine.device, dtype=parameter.dtype)
+    was_training = model.training
+    try:
+        with torch.inference_mode(), torch.random.fork_rng(enabled=machine.device.type == 'cpu'):
+            model.eval()(images)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        size = '×'.join(str(number) for number in input_config['input_size'])
+        raise DebiasError(
+            f'the model does not take {size} images ({" ".join(str(error).split())[:200]}); models of a fixed size '
+            'take another one by --model-kwargs img_size=N'
+        ) from error
+    finally:
+        model.train(was_training)
+
+
+def build_task(
+    config: TrainConfig, model: nn.Module, input_config: dict[str, Any], num_classes: int, machine: Machine
+) -> ClassificationTask:
+    """Create timm's classification task, or ours with `--debias`."""
+    augment = config.augment
+    criterion = create_classification_loss(
+        loss_type='bce' if augment.bce_loss else 'ce',
+        smoothing=augment.smoothing,
+        soft_targets=augment.mixup_active,
+        bce_target_thresh=augment.bce_target_thresh if augment.bce_loss else None,
+        bce_sum=augment.bce_sum and augment.bce_loss,
+        pos_weight=augment.bce_pos_weight if augment.bce_loss else None,
+    )
+    common: dict[str, Any] = dict(device=machine.device, dtype=model_dtype(config), verbose=machine.is_primary)
+    if not config.debias.debias:
+        return ClassificationTask(model, criterion, **common)
+    return create_debias_task(
+        model,
+        config.debias.debias_stylizer,
+        config.debias.debias_stylizer_weights,
+        num_classes=num_classes,
+        gamma=config.debias.gamma,
+        alpha=config.debias.debias_alpha,
+        aux_bn=not config.debias.no_debias_aux_bn,
+        base_loss=criterion,
+        mean=input_config['mean'],
+        std=input_config['std'],
+        generator=torch.Generator().manual_seed(config.run.seed + machine.rank),
+        **common,
+    )

@@ -1,0 +1,247 @@
+"""A whole training run, from configuration to `--result`."""
+
+import argparse
+import json
+import logging
+from collections import OrderedDict
+from contextlib import nullcontext
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.models import safe_model_name
+from timm.task import ClassificationTask
+from timm.utils import CheckpointSaver, NativeScaler, distribute_bn, random_seed, update_summary
+from torch import nn
+
+from ..data.factory import SHAPES_TEXTURES, create_dataset
+from ..errors import DebiasError
+from ..files import write_text
+from ..validation.evaluate import evaluate, evaluate_conflict
+from .checkpoint import resume, resume_ema
+from .config import TrainConfig
+from .data import build_datasets, build_eval_loader, build_train_loader, check_labels, register_augmentations
+from .loop import Run, train_one_epoch
+from .machine import Machine
+from .model import build_model, build_task, check_input_size, resolve_input
+from .optim import build_optimizer, build_scheduler, resolve_lr
+from .preview import save_preview
+
+_logger = logging.getLogger(__name__)
+
+Metrics = OrderedDict[str, Any]
+
+
+def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine: Machine) -> None:
+    """Train a model and leave checkpoints, summary.csv and args.yaml in the run's folder, as timm's train.py does.
+
+    Args:
+        config: What to train.
+        args: The flags that `config` came from, for the checkpoints.
+        args_text: The same as YAML, for args.yaml.
+        machine: Where this process runs.
+    """
+    random_seed(config.run.seed, machine.rank)
+    model = build_model(config, machine)
+    input_config = resolve_input(config, model, verbose=machine.is_primary)
+    check_input_size(model, input_config, machine)
+    num_classes = config.model.num_classes or model.num_classes
+    train_set, val_set = build_datasets(config, input_config)
+    check_labels(config, train_set, num_classes, machine)
+    register_augmentations(config, train_set)
+    loader, mixup_fn = build_train_loader(config, train_set, input_config, num_classes, machine)
+    eval_loaders = _eval_loaders(config, val_set, input_config, machine)
+    config = resolve_lr(config, machine)
+
+    task = build_task(config, model, input_config, num_classes, machine)
+    optimizer = build_optimizer(config, task.get_trainable_module())
+    autocast, scaler = _mixed_precision(config, machine)
+    run_dir = _run_dir(config, input_config) if machine.is_primary else None
+    start_epoch = resume(config, task, optimizer, scaler, machine)
+    _prepare(config, task, machine)
+
+    run = Run(config, machine, task, loader, optimizer, scaler=scaler, autocast=autocast, mixup_fn=mixup_fn)
+    run.scheduler, run.num_epochs = build_scheduler(config, optimizer, run.updates_per_epoch, start_epoch)
+    if run_dir is not None:
+        run.saver = _saver(config, args, task, optimizer, scaler, run_dir)
+        write_text(run_dir / 'args.yaml', args_text)
+        if config.run.save_images:
+            run.on_log = partial(save_preview, task, run_dir)
+    results = _train_epochs(run, eval_loaders, start_epoch, run_dir)
+    if run_dir is not None:
+        _report(run, results, run_dir)
+
+
+def _train_epochs(run: Run, eval_loaders: dict[str, Any], start_epoch: int, run_dir: Path | None) -> list[dict]:
+    results: list[dict] = []
+    config = run.config
+    try:
+        for epoch in range(start_epoch, run.num_epochs):
+            train_metrics = train_one_epoch(run, epoch)
+            if run.machine.distributed and config.norm.dist_bn and not config.norm.sync_bn:
+                distribute_bn(run.task.get_trainable_module(), run.machine.world_size, config.norm.dist_bn == 'reduce')
+            if (epoch + 1) % config.run.val_interval and epoch + 1 != run.num_epochs:
+                if run.scheduler is not None:
+                    run.scheduler.step(epoch + 1, metric=None)
+                continue
+            eval_metrics = _validate(run, eval_loaders) if eval_loaders else None
+            latest = eval_metrics or train_metrics
+            metric = latest[_eval_metric(config)]
+            if run_dir is not None:
+                _save_epoch(run, epoch, train_metrics, eval_metrics, metric, run_dir)
+            if run.scheduler is not None:
+                run.scheduler.step(epoch + 1, metric)
+            results.append(
+                {'epoch': epoch, 'train': train_metrics, **({'validation': eval_metrics} if eval_metrics else {})}
+            )
+    except KeyboardInterrupt:
+        _logger.warning('Interrupted: the last finished epoch is saved, --resume goes on from it.')
+    return results
+
+
+def _eval_metric(config: TrainConfig) -> str:
+    return config.run.eval_metric if config.data.val_split else 'loss'
+
+
+def _eval_loaders(config: TrainConfig, val_set: Any, input_config: dict[str, Any], machine: Machine) -> dict[str, Any]:
+    """Return the loaders of `validation` and, for `shapes_textures`, of its `conflict` images."""
+    if val_set is None:
+        return {}
+    loaders = {'validation': build_eval_loader(config, val_set, input_config, machine)}
+    if config.data.dataset == SHAPES_TEXTURES:
+        conflict = create_dataset(SHAPES_TEXTURES, None, 'conflict', input_config['input_size'][-1])
+        loaders['conflict'] = build_eval_loader(config, conflict, input_config, machine)
+    return loaders
+
+
+def _validate(run: Run, loaders: dict[str, Any]) -> Metrics:
+    """Validate the model, or its moving average where there is one."""
+    config, machine = run.config, run.machine
+    metrics: Metrics = OrderedDict()
+    models = {'Test': run.task.get_eval_model()}
+    if run.task.has_ema() and not config.ema.model_ema_force_cpu:
+        if machine.distributed and config.norm.dist_bn and not config.norm.sync_bn:
+            ema = run.task.get_trainable_module(ema=True)
+            distribute_bn(ema, machine.world_size, config.norm.dist_bn == 'reduce')
+        models['Test (EMA)'] = run.task.get_eval_model(ema=True)
+    for name, model in models.items():
+        metrics = _validate_model(run, loaders, model, name)
+    return metrics
+
+
+def _validate_model(run: Run, loaders: dict[str, Any], model: nn.Module, name: str) -> Metrics:
+    options: dict[str, Any] = dict(
+        autocast=run.autocast(),
+        channels_last=run.config.model.channels_last,
+        distributed=run.machine.distributed,
+    )
+    device = run.machine.device
+    log_interval = run.config.run.log_interval if run.machine.is_primary else 0
+    metrics: Metrics = evaluate(model, loaders['validation'], device, log_interval=log_interval, name=name, **options)
+    if 'conflict' in loaders:
+        metrics.update(evaluate_conflict(model, loaders['conflict'], device, **options))
+    return metrics
+
+
+def _mixed_precision(config: TrainConfig, machine: Machine) -> tuple[Any, NativeScaler | None]:
+    """Return the context of each forward and, for float16 on CUDA, the scaler of the loss."""
+    if not config.device.amp:
+        return nullcontext, None
+    dtype = getattr(torch, config.device.amp_dtype)
+    autocast = partial(torch.autocast, device_type=machine.device.type, dtype=dtype)
+    needs_scaler = machine.device.type == 'cuda' and dtype == torch.float16
+    return autocast, NativeScaler(device=machine.device.type) if needs_scaler else None
+
+
+def _prepare(config: TrainConfig, task: ClassificationTask, machine: Machine) -> None:
+    """Set up the moving average, compile, and wrap for several processes, in the order timm needs."""
+    if config.ema.model_ema:
+        device = torch.device('cpu') if config.ema.model_ema_force_cpu else None
+        task.setup_ema(config.ema.model_ema_decay, config.ema.model_ema_warmup, device)
+        resume_ema(config, task)
+    if config.model.torchcompile:
+        task.compile(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
+        task.compile_ema(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
+    if machine.distributed:
+        device_ids = None if machine.device.type == 'cpu' else [machine.device]
+        task.prepare_distributed(device_ids=device_ids, broadcast_buffers=not config.device.no_ddp_bb)
+
+
+def _run_dir(config: TrainConfig, input_config: dict[str, Any]) -> Path:
+    name = config.run.experiment or '-'.join(
+        [
+            datetime.now().strftime('%Y%m%d-%H%M%S'),
+            safe_model_name(config.model.model),
+            str(input_config['input_size'][-1]),
+        ]
+    )
+    run_dir = Path(config.run.output or './output/train') / name
+    if (run_dir / 'last.pth.tar').exists() and not config.model.resume:
+        raise DebiasError(
+            f'{run_dir} holds a run already: choose another --experiment, or go on with '
+            f'--resume {run_dir / "last.pth.tar"}'
+        )
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DebiasError(f'{run_dir}: {error.strerror or error}') from error
+    return run_dir
+
+
+def _saver(
+    config: TrainConfig,
+    args: argparse.Namespace,
+    task: ClassificationTask,
+    optimizer: torch.optim.Optimizer,
+    scaler: NativeScaler | None,
+    run_dir: Path,
+) -> CheckpointSaver:
+    saver = CheckpointSaver(
+        model=task.get_trainable_module(),
+        optimizer=optimizer,
+        args=args,
+        amp_scaler=scaler,
+        checkpoint_dir=str(run_dir),
+        recovery_dir=str(run_dir),
+        decreasing=_eval_metric(config) == 'loss',
+        max_history=config.run.checkpoint_hist,
+        task=task,
+    )
+    if config.model.resume and Path(config.model.resume).resolve().parent == run_dir.resolve():
+        saver.load_state_dict_from_checkpoint(config.model.resume)
+    return saver
+
+
+def _save_epoch(
+    run: Run, epoch: int, train_metrics: Metrics, eval_metrics: Metrics | None, metric: float, run_dir: Path
+) -> None:
+    rates = [group['lr'] for group in run.optimizer.param_groups]
+    update_summary(
+        epoch, train_metrics, eval_metrics, filename=str(run_dir / 'summary.csv'), lr=sum(rates) / len(rates)
+    )
+    assert run.saver is not None
+    run.saver.save_checkpoint(epoch, metric=metric)
+
+
+def _report(run: Run, results: list[dict], run_dir: Path) -> None:
+    """Say what came out and where it is; timm's `--result` JSON comes last, where bulk tools look for it."""
+    if results:
+        last = results[-1].get('validation', results[-1]['train'])
+        if 'top1' in last:
+            _logger.info(f'After epoch {results[-1]["epoch"]}: validation accuracy {last["top1"]:.2f} %.')
+        if 'shape_bias' in last:
+            bias = 'undefined' if last['shape_bias'] is None else f'{last["shape_bias"]:.2f} %'
+            _logger.info(
+                f'Conflict images decided by shape: {last["conflict_shape"]:.2f} %, by texture: '
+                f'{last["conflict_texture"]:.2f} %; shape bias {bias}.'
+            )
+    for picture in sorted(run_dir.glob('*.png')):
+        _logger.info(f'Picture of content, partner and stylised image: {picture}')
+    _logger.info(f'Checkpoints, summary.csv and args.yaml: {run_dir}')
+    metric = _eval_metric(run.config)
+    ranked = sorted(
+        results, key=lambda result: result.get('validation', result['train'])[metric], reverse=metric == 'loss'
+    )
+    print(f'--result\n{json.dumps(ranked[-10:], indent=4)}', flush=True)

@@ -1,0 +1,1 @@
+"""Validation: what `validate.py` and `timm-debias validate` run."""

@@ -1,0 +1,79 @@
+"""The flags of `validate.py`, one frozen dataclass a concern; names and defaults are those of timm's validate.py."""
+
+from dataclasses import dataclass
+
+from timm.utils import ParseKwargs
+
+from ..flags import flag
+
+
+@dataclass(frozen=True)
+class ValidateDataConfig:
+    """Dataset parameters"""
+
+    data: str | None = flag(None, 'path to the data set (deprecated, use --data-dir)', 'data', nargs='?', metavar='DIR')
+    data_dir: str | None = flag(None, 'path to the data set (root folder)', metavar='DIR')
+    dataset: str = flag('', 'type + name ("<type>/<name>"), or shapes_textures; image folder if empty', metavar='NAME')
+    split: str = flag('validation', 'split to measure', metavar='NAME')
+    num_samples: int | None = flag(None, 'number of samples of the split', type=int, metavar='N')
+    dataset_download: bool = flag(False, 'allow the download of torch/ and tfds/ data sets')
+    class_map: str = flag('', 'path to class to index mapping file', metavar='FILENAME')
+    input_key: str | None = flag(None, 'data set key of input images')
+    input_img_mode: str | None = flag(None, 'image mode that inputs are converted to')
+    target_key: str | None = flag(None, 'data set key of target labels')
+    dataset_trust_remote_code: bool = flag(False, 'let Hugging Face data sets execute code of their repository')
+
+
+@dataclass(frozen=True)
+class ValidateModelConfig:
+    """Model parameters"""
+
+    model: str = flag('dpn92', 'name of the timm model', '--model', '-m', metavar='NAME')
+    pretrained: bool = flag(False, 'use pretrained weights; the default without --checkpoint')
+    checkpoint: str = flag('', 'checkpoint to measure', metavar='PATH')
+    use_ema: bool = flag(False, 'use the moving average of the checkpoint')
+    num_classes: int | None = flag(None, "number of classes, the model's default if not given", type=int)
+    gp: str | None = flag(None, "global pooling; the model's default if not given", metavar='POOL')
+    img_size: int | None = flag(None, "image size in pixels, the model's default if not given", type=int, metavar='N')
+    in_chans: int | None = flag(None, 'number of input channels, 3 if not given', type=int, metavar='N')
+    input_size: list[int] | None = flag(None, 'all input dimensions (C H W)', nargs=3, type=int, metavar='N')
+    use_train_size: bool = flag(False, 'use the size of training where the model names another one for tests')
+    crop_pct: float | None = flag(None, 'share of the image in the centre crop', type=float, metavar='N')
+    crop_mode: str | None = flag(None, 'crop mode: squash, border, center')
+    crop_border_pixels: int | None = flag(None, 'pixels to crop from the border', type=int)
+    mean: list[float] | None = flag(None, 'mean pixel value of the data set', nargs='+', type=float)
+    std: list[float] | None = flag(None, 'standard deviation of the data set', nargs='+', type=float)
+    interpolation: str = flag('', 'interpolation of image resizing', metavar='NAME')
+    fast_norm: bool = flag(False, 'experimental fast normalisation layers')
+    reparam: bool = flag(False, 'reparameterise the model')
+    model_kwargs: dict = flag({}, 'keyword arguments for the model, key=value', nargs='*', action=ParseKwargs)
+    torchcompile: str | None = flag(None, 'compile with this backend', nargs='?', type=str, const='inductor')
+    torchcompile_mode: str | None = flag(None, 'mode of torch.compile')
+
+
+@dataclass(frozen=True)
+class ValidateRunConfig:
+    """Miscellaneous parameters"""
+
+    workers: int = flag(4, 'data loading processes', '-j', '--workers', metavar='N')
+    batch_size: int = flag(256, 'images in a batch', '-b', '--batch-size', metavar='N')
+    log_freq: int = flag(10, 'batches between two lines of the log', metavar='N')
+    no_prefetcher: bool = flag(False, 'switch the prefetcher off')
+    pin_mem: bool = flag(False, 'pin memory for the transfer to the GPU')
+    channels_last: bool = flag(False, 'use channels_last memory layout')
+    device: str = flag('cuda', 'device: cuda, cpu, mps, …')
+    amp: bool = flag(False, 'mixed precision')
+    amp_dtype: str = flag('float16', 'lower precision of --amp', choices=['float16', 'bfloat16'])
+    model_dtype: str | None = flag(None, 'dtype of the model', choices=['float32', 'float16', 'bfloat16'])
+    seed: int = flag(42, 'random seed', metavar='S')
+    results_file: str = flag('', 'file for the results', metavar='FILENAME')
+    results_format: str = flag('csv', 'format of --results-file', choices=['csv', 'json'])
+
+
+@dataclass(frozen=True)
+class ValidateConfig:
+    """Everything a measurement depends on."""
+
+    data: ValidateDataConfig
+    model: ValidateModelConfig
+    run: ValidateRunConfig

@@ -1,0 +1,227 @@
+"""The command `validate.py`, also `timm-debias validate`."""
+
+import csv
+import json
+import logging
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any, get_type_hints
+
+import torch
+from safetensors import SafetensorError
+from timm.data import create_loader, resolve_data_config
+from timm.layers import set_fast_norm
+from timm.models import create_model, load_checkpoint
+from timm.utils import random_seed, reparameterize_model, setup_default_logging
+from torch import nn
+
+from ..checks import check_device, check_model_name
+from ..data.checks import check_image_folder, class_names
+from ..data.factory import SHAPES_TEXTURES, create_dataset
+from ..errors import DebiasError
+from ..files import atomic_path
+from ..flags import Parser, add_flags, config_from
+from .config import ValidateConfig
+from .evaluate import evaluate, evaluate_conflict
+
+_logger = logging.getLogger(__name__)
+
+Results = OrderedDict[str, Any]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure a model as the flags say; returns the exit code.
+
+    Raises:
+        DebiasError: a mistake in the flags, the data or the checkpoint.
+    """
+    setup_default_logging()
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    hints = get_type_hints(ValidateConfig)
+    config = ValidateConfig(**{field.name: config_from(hints[field.name], args) for field in fields(ValidateConfig)})
+    check_config(config)
+    results = validate(config)
+    log_results(results)
+    if config.run.results_file:
+        write_results(config.run.results_file, results, config.run.results_format)
+    print(f'--result\n{json.dumps(results, indent=4)}', flush=True)
+    return 0
+
+
+def build_parser() -> Parser:
+    """Return the parser of all flags."""
+    parser = Parser(
+        prog='validate.py',
+        description='Measure the accuracy of a timm model, and on shapes_textures its shape bias.',
+        epilog=f'--dataset {SHAPES_TEXTURES} is embedded and needs no --data-dir.',
+    )
+    for config in get_type_hints(ValidateConfig).values():
+        add_flags(parser, config)
+    return parser
+
+
+def check_config(config: ValidateConfig) -> None:
+    """Raise `DebiasError` for the first flag that is wrong."""
+    check_model_name(config.model.model)
+    check_device(config.run.device)
+    for name, path in (('--checkpoint', config.model.checkpoint), ('--class-map', config.data.class_map)):
+        if path and not os.path.isfile(path):
+            raise DebiasError(f"{name} '{path}': no such file")
+    if config.model.use_ema and not config.model.checkpoint:
+        raise DebiasError('--use-ema chooses among the weights of a --checkpoint, and none is given')
+    if config.run.batch_size < 1:
+        raise DebiasError(f'--batch-size is {config.run.batch_size}; expected at least 1')
+    folder = os.path.dirname(config.run.results_file)
+    if folder and not os.path.isdir(folder):
+        raise DebiasError(f"--results-file '{config.run.results_file}': no such folder")
+
+
+def validate(config: ValidateConfig) -> Results:
+    """Return a row of results: timm's columns, and on `shapes_textures` the decisions on conflict images."""
+    run, device = config.run, torch.device(config.run.device)
+    random_seed(run.seed)
+    model = build_model(config)
+    param_count = sum(parameter.numel() for parameter in model.parameters())
+    input_config = resolve_input(config, model)
+    loaders = {split: _loader(config, input_config, split, model.num_classes) for split in _splits(config)}
+    model = model.to(device=device, dtype=getattr(torch, run.model_dtype) if run.model_dtype else None)
+    if run.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if config.model.torchcompile:
+        model = torch.compile(model, backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
+    autocast = torch.autocast(device.type, getattr(torch, run.amp_dtype), enabled=run.amp)
+    metrics: dict[str, Any] = {}
+    for split, loader in loaders.items():
+        if is_conflict(config, split):
+            metrics.update(evaluate_conflict(model, loader, device, autocast, run.channels_last))
+        else:
+            metrics.update(evaluate(model, loader, device, autocast, run.channels_last, log_interval=run.log_freq))
+    return _row(config, metrics, input_config, param_count)
+
+
+def build_model(config: ValidateConfig) -> nn.Module:
+    """Create the timm model with the weights to measure."""
+    options = config.model
+    if options.fast_norm:
+        set_fast_norm()
+    try:
+        model = create_model(
+            options.model,
+            pretrained=options.pretrained or not options.checkpoint,
+            num_classes=options.num_classes,
+            in_chans=options.in_chans or (options.input_size[0] if options.input_size else 3),
+            global_pool=options.gp,
+            **options.model_kwargs,
+        )
+    except Exception as error:  # Model code and hub clients raise almost anything; all of it is about these flags.
+        reason = ' '.join(str(error).split())[:300]
+        raise DebiasError(f'--model {options.model}: {reason} (give --checkpoint PATH for weights of yours)') from error
+    if options.checkpoint:
+        try:
+            load_checkpoint(model, options.checkpoint, options.use_ema)
+        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+            reason = ' '.join(str(error).split())[:300]
+            raise DebiasError(
+                f'--checkpoint {options.checkpoint}: not weights of {options.model} ({reason})'
+            ) from error
+    return reparameterize_model(model) if options.reparam else model
+
+
+def resolve_input(config: ValidateConfig, model: nn.Module) -> dict[str, Any]:
+    """Return timm's data configuration: input_size, mean, std, interpolation, crop_pct, crop_mode."""
+    args = asdict(config.model)
+    if config.data.dataset == SHAPES_TEXTURES and args['crop_pct'] is None:
+        args['crop_pct'] = 1.0  # Its images are drawn at the input size: a crop would only cut silhouettes.
+    return resolve_data_config(args, model=model, use_test_size=not config.model.use_train_size, verbose=True)
+
+
+def is_conflict(config: ValidateConfig, split: str) -> bool:
+    """Return whether the images of a split carry two labels."""
+    return config.data.dataset == SHAPES_TEXTURES and split == 'conflict'
+
+
+def _splits(config: ValidateConfig) -> list[str]:
+    """Return the splits to measure: for `shapes_textures`, conflict images go with the validation images."""
+    split = config.data.split
+    return [split, 'conflict'] if config.data.dataset == SHAPES_TEXTURES and split == 'validation' else [split]
+
+
+def _loader(config: ValidateConfig, input_config: dict[str, Any], split: str, num_classes: int) -> Any:
+    data, run = config.data, config.run
+    dataset: Any = create_dataset(
+        data.dataset,
+        data.data_dir or data.data,
+        split,
+        input_config['input_size'][-1],
+        num_samples=data.num_samples,
+        download=data.dataset_download,
+        class_map=data.class_map,
+        input_key=data.input_key,
+        input_img_mode=data.input_img_mode or ('RGB' if input_config['input_size'][0] == 3 else 'L'),
+        target_key=data.target_key,
+        trust_remote_code=data.dataset_trust_remote_code,
+        seed=run.seed,
+    )
+    check_image_folder(dataset)
+    names = class_names(dataset)
+    if names is not None and len(names) > num_classes:
+        raise DebiasError(f'the data has {len(names)} classes and the model {num_classes}: see --num-classes')
+    return create_loader(
+        dataset,
+        input_size=input_config['input_size'],
+        batch_size=run.batch_size,
+        use_prefetcher=not run.no_prefetcher,
+        interpolation=input_config['interpolation'],
+        mean=input_config['mean'],
+        std=input_config['std'],
+        num_workers=run.workers,
+        crop_pct=input_config['crop_pct'],
+        crop_mode=input_config['crop_mode'],
+        crop_border_pixels=config.model.crop_border_pixels,
+        pin_memory=run.pin_mem,
+        device=torch.device(run.device),
+        img_dtype=getattr(torch, run.model_dtype) if run.model_dtype else torch.float32,
+    )
+
+
+def _row(config: ValidateConfig, metrics: dict[str, Any], input_config: dict[str, Any], param_count: int) -> Results:
+    row: Results = OrderedDict(model=config.model.model)
+    for name in ('top1', 'top5'):
+        if name in metrics:
+            row[name] = round(metrics[name], 4)
+            row[f'{name}_err'] = round(100 - metrics[name], 4)
+    row['param_count'] = round(param_count / 1e6, 2)
+    row['img_size'] = input_config['input_size'][-1]
+    row['crop_pct'] = input_config['crop_pct']
+    row['interpolation'] = input_config['interpolation']
+    for name in ('conflict_shape', 'conflict_texture', 'shape_bias'):
+        if name in metrics:
+            row[name] = None if metrics[name] is None else round(metrics[name], 4)
+    return row
+
+
+def log_results(results: Results) -> None:
+    """Write a row of results to the log, in words."""
+    if 'top1' in results:
+        _logger.info(' * Acc@1 {top1:.3f} ({top1_err:.3f}) Acc@5 {top5:.3f} ({top5_err:.3f})'.format(**results))
+    if 'shape_bias' in results:
+        bias = 'undefined' if results['shape_bias'] is None else f'{results["shape_bias"]:.2f} %'
+        _logger.info(
+            f' * conflict images decided by shape {results["conflict_shape"]:.2f} %, by texture '
+            f'{results["conflict_texture"]:.2f} %; shape bias {bias}'
+        )
+
+
+def write_results(path: str, results: Results, format: str) -> None:
+    """Write a row of results to `path`, as CSV with timm's columns first or as JSON, atomically."""
+    with atomic_path(path) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as file:
+        if format == 'json':
+            json.dump(results, file, indent=4)
+        else:
+            writer = csv.DictWriter(file, fieldnames=list(results))
+            writer.writeheader()
+            writer.writerow(results)
