@@ -80,7 +80,8 @@ def test_branches_are_chosen_by_the_context_alone():
     before = copy.deepcopy(model.state_dict())
     model(clean)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed and not any('aux_bn' in name for name in changed), 'outside a context, training uses main'
+    assert changed
+    assert not any('aux_bn' in name for name in changed), 'outside a context, training uses main'
     before = copy.deepcopy(model.state_dict())
     with aux_bn_branch(model, 'aux'):
         model(stylised)
@@ -88,7 +89,8 @@ def test_branches_are_chosen_by_the_context_alone():
             pass
         assert {norm.branch for norm in model.modules() if hasattr(norm, 'branch')} == {'aux'}
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed and all('aux_bn' in name for name in changed)
+    assert changed
+    assert all('aux_bn' in name for name in changed)
 
 
 def test_context_ends_with_an_error():

@@ -67,9 +67,7 @@ def test_equals_the_base_on_the_mixed_soft_target(batch, hard, soft):
     shape_soft, texture_soft = (F.one_hot(target, 7).double() for target in (shape, texture))
     mixed = soft(logits, 0.8 * shape_soft + 0.2 * texture_soft)
     torch.testing.assert_close(DualTargetLoss(hard, 0.8)(logits, shape, texture), mixed, check_dtype=False)
-    torch.testing.assert_close(
-        DualTargetLoss(soft, 0.8)(logits, shape_soft, texture_soft), mixed, check_dtype=False
-    )
+    torch.testing.assert_close(DualTargetLoss(soft, 0.8)(logits, shape_soft, texture_soft), mixed, check_dtype=False)
 
 
 def test_minimum_is_at_the_mixed_label():

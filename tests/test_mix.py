@@ -58,7 +58,7 @@ def test_soft_labels_and_half_precision(colour_stylizer, images):
 
 
 def test_stylizer_is_frozen_and_never_in_train_mode(colour_stylizer, images):
-    mix = ShapeTextureMix(colour_stylizer).train()
+    mix = ShapeTextureMix(colour_stylizer.train())
     assert not mix.stylizer.training
     stylised, _ = mix(images.requires_grad_(), torch.arange(8))
     assert not stylised.requires_grad
@@ -101,7 +101,7 @@ class TestMixupSlot:
         torch.testing.assert_close(mixed[8:].mean((2, 3)), batch[texture].mean((2, 3)), atol=1e-5, rtol=0)
 
     def test_soft_target_loss_equals_the_dual_target_loss(self, colour_stylizer, images):
-        mixed, targets = self.create(colour_stylizer)(self.normalised(images), torch.arange(8))
+        _, targets = self.create(colour_stylizer)(self.normalised(images), torch.arange(8))
         logits = torch.randn(16, 10, generator=torch.Generator().manual_seed(0))
         texture = (targets[8:] - 0.8 * torch.eye(10)[:8]).argmax(-1)
         dual = DualTargetLoss(torch.nn.CrossEntropyLoss(), 0.8)

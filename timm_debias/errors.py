@@ -14,7 +14,7 @@ class DebiasError(ValueError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a sentence that names the known names nearest to `name`, or all of them where none is near."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if near:
         return f'Did you mean {_enumerate(near)}?'
     if len(known) > 20:

@@ -2,39 +2,34 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from .errors import DebiasError
 from .normalize import Normalize
 from .stylizers import Stylizer
 
 
-class ShapeTextureMix(nn.Module):
+class ShapeTextureMix:
     """Draws a texture partner for every image of a batch (`sample`), then stylises (`apply`).
 
     Li et al., "Shape-Texture Debiased Neural Network Training" (ICLR 2021), section 3. Partners are a uniformly drawn
     permutation of the batch that leaves no image in place; the reference draws any permutation, so that about one
     image a batch is its own partner and only repeats its clean self.
 
+    Not an `nn.Module`, so that nothing which walks over a model's modules (optimizers, DDP, EMA, checkpoints) meets the
+    stylizer.
+
     Args:
-        stylizer: Frozen style transfer; see `create_stylizer`.
+        stylizer: Style transfer; see `create_stylizer`. Frozen, and moved to the device of the images.
         alpha: Strength of stylisation in [0, 1]; the paper uses 0.5.
         generator: CPU source of the partners; torch's global one where None.
     """
 
     def __init__(self, stylizer: Stylizer, alpha: float = 0.5, generator: torch.Generator | None = None) -> None:
-        super().__init__()
         if not 0 <= alpha <= 1:
             raise DebiasError(f'alpha is {alpha}; the strength of stylisation lies in [0, 1]')
         self.stylizer = stylizer.eval().requires_grad_(False)
         self.alpha = alpha
         self.generator = generator
-
-    def train(self, mode: bool = True) -> 'ShapeTextureMix':
-        """Keep the stylizer in eval mode: it is never trained here."""
-        super().train(mode)
-        self.stylizer.eval()
-        return self
 
     def sample(self, batch_size: int) -> torch.Tensor:
         """Return partners, a [B] int64 tensor on the CPU: image i gets the texture of image partners[i].
@@ -59,11 +54,12 @@ class ShapeTextureMix(nn.Module):
         Returns:
             Stylised images, [B, 3, H, W], not clamped, and the texture's labels, of the shape of `labels`.
         """
+        self.stylizer.to(images.device)
         partners = partners.to(images.device, non_blocking=True)
         stylised = self.stylizer.mix(images.float(), partners, self.alpha)
         return stylised.to(images.dtype), labels[partners]
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Sample partners and apply them: (images, labels) -> (stylised images, texture labels)."""
         return self.apply(images, labels, self.sample(images.shape[0]))
 

@@ -45,7 +45,8 @@ def register(style_bank: StyleBank | None = None) -> None:
         choices = auto_augment.rand_augment_choices
         _replace_everywhere(choices, 'rand_augment_choices', _choices(choices))
     if style_bank is not None:
-        auto_augment.NAME_TO_OP[OPERATION] = Stylize(style_bank)
+        operations: dict[str, Any] = auto_augment.NAME_TO_OP
+        operations[OPERATION] = Stylize(style_bank)
         auto_augment.LEVEL_TO_ARG[OPERATION] = _level_to_alpha
 
 

@@ -49,7 +49,7 @@ class DebiasTask(ClassificationTask):
         verbose: bool = True,
     ) -> None:
         super().__init__(model, criterion, device=device, dtype=dtype, verbose=verbose)
-        self.mix = mix.to(self.device)
+        self.mix = mix
         self.normalize = normalize.to(self.device)
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:

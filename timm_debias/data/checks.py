@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from timm.data.dataset_factory import _search_split
 from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 
@@ -20,24 +21,35 @@ MAX_DECODED = 20_000
 """Data sets above this number of images are checked on a sample of this size: decoding ImageNet takes hours."""
 
 
+def check_split(root: str, split: str) -> None:
+    """Raise `DebiasError` where `root` has no folder for a split of an unusual name.
+
+    timm reads `root` itself where there is none: meant for `--data-dir imagenet/val`, wrong for a misspelt split.
+    """
+    usual = ('train', 'training', 'val', 'valid', 'validation', 'eval', 'evaluation')
+    if os.path.isdir(root) and split not in usual and split_dir(root, split) == os.path.realpath(root):
+        raise DebiasError(f"{root} has no folder for the split '{split}' (folders there: {_folders(root)})")
+
+
 def check_splits_differ(root: str, train_split: str, val_split: str) -> None:
     """Raise `DebiasError` where both splits would read the same images, because `root` has no folders for them."""
     if not os.path.isdir(root):
         return
     train_dir, val_dir = split_dir(root, train_split), split_dir(root, val_split)
     if train_dir == val_dir:
-        found = ', '.join(sorted(entry.name for entry in os.scandir(root) if entry.is_dir())[:8]) or 'no folders'
         raise DebiasError(
-            f"--train-split '{train_split}' and --val-split '{val_split}' both read {train_dir} (folders there: {found}"
-            '); name two folders of --data-dir, or give --val-split "" to train without validation'
+            f"--train-split '{train_split}' and --val-split '{val_split}' both read {train_dir} (folders there: "
+            f'{_folders(root)}); name two folders of --data-dir, or give --val-split "" to train without validation'
         )
 
 
 def split_dir(root: str, split: str) -> str:
     """Return the folder that timm reads for a split of an image folder."""
-    from timm.data.dataset_factory import _search_split
-
     return os.path.realpath(_search_split(root, split))
+
+
+def _folders(root: str) -> str:
+    return ', '.join(sorted(entry.name for entry in os.scandir(root) if entry.is_dir())[:8]) or 'none'
 
 
 def check_image_folder(dataset: Any) -> None:

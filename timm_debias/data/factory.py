@@ -8,6 +8,7 @@ import timm.data
 from torch.utils.data import Dataset
 
 from ..errors import DebiasError, did_you_mean
+from .checks import check_split
 from .shapes_textures import ShapesTextures
 
 SHAPES_TEXTURES = 'shapes_textures'
@@ -44,6 +45,7 @@ def create_dataset(
     if is_folder(name):
         if root is None or not Path(root).exists():
             raise DebiasError(f"--data-dir '{root}' does not exist")
+        check_split(root, split)
     elif name.partition('/')[0].lower() not in _TIMM_PREFIXES:
         known = [SHAPES_TEXTURES, *(f'{prefix}/…' for prefix in _TIMM_PREFIXES)]
         raise DebiasError(f"unknown data set '{name}'. {did_you_mean(name, known)}")

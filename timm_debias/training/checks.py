@@ -7,6 +7,7 @@ from timm.optim import list_optimizers
 
 from ..checks import check_device, check_model_name
 from ..errors import DebiasError, did_you_mean
+from ..registration import uses_stylize
 from ..stylizers import list_stylizers
 from .config import DebiasConfig, TrainConfig
 
@@ -23,13 +24,14 @@ def check_config(config: TrainConfig) -> None:
     if config.debias.debias:
         _check_debias(config)
     else:
-        _check_no_debias_flags(config.debias)
+        _check_no_debias_flags(config)
 
 
 def _check_names(config: TrainConfig) -> None:
     optimizer, schedule = config.optimizer.opt, config.schedule.sched
-    if optimizer.lower() not in list_optimizers():
-        raise DebiasError(f"unknown optimizer '{optimizer}'. {did_you_mean(optimizer, list_optimizers())}")
+    optimizers = [str(name) for name in list_optimizers()]
+    if optimizer.lower() not in optimizers:
+        raise DebiasError(f"unknown optimizer '{optimizer}'. {did_you_mean(optimizer, optimizers)}")
     if schedule not in _SCHEDULES:
         raise DebiasError(f"unknown schedule '{schedule}'. {did_you_mean(schedule, _SCHEDULES)}")
 
@@ -100,10 +102,10 @@ def _check_debias(config: TrainConfig) -> None:
             raise DebiasError(f'{name} does not go with --debias: {reasons[name]}')
 
 
-def _check_no_debias_flags(debias: DebiasConfig) -> None:
+def _check_no_debias_flags(config: TrainConfig) -> None:
     default = DebiasConfig()
-    for name, value in vars(debias).items():
-        if value != getattr(default, name):
-            raise DebiasError(
-                f'--{name.replace("_", "-")} has no effect without --debias: add --debias or leave it out'
-            )
+    stylizer_flags = ('debias_stylizer', 'debias_stylizer_weights') if uses_stylize(config.augment.aa) else ()
+    for name, value in vars(config.debias).items():
+        if value != getattr(default, name) and name not in stylizer_flags:
+            flag = f'--{name.replace("_", "-")}'
+            raise DebiasError(f'{flag} has no effect without --debias: add --debias or leave it out')

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from timm.data import FastCollateMixup, Mixup, create_loader
-from torchvision.transforms.functional import to_tensor
+from torchvision.transforms.functional import resize, to_tensor
 
 from ..data.checks import check_image_folder, check_same_classes, check_splits_differ, class_names
 from ..data.factory import create_dataset, is_folder
@@ -73,14 +73,22 @@ def check_labels(config: TrainConfig, train: Any, num_classes: int, machine: Mac
         )
 
 
-def register_augmentations(config: TrainConfig, train: Any) -> None:
-    """Make `--aa …-tstylize` work: register timm's Stylize with the styles of training images."""
+def register_augmentations(config: TrainConfig, train: Any, input_config: dict[str, Any]) -> None:
+    """Make `--aa …-tstylize` work: register timm's Stylize with the styles of training images.
+
+    Raises:
+        DebiasError: a data set that gives no image by its number, from which no styles can be drawn.
+    """
     if not uses_stylize(config.augment.aa):
         return
+    if not hasattr(train, '__getitem__') or not hasattr(train, '__len__'):
+        raise DebiasError(f"--aa {config.augment.aa} draws styles from training images, which '{config.data.dataset}' "
+                          'gives only as a stream')  # fmt: skip
     stylizer = create_stylizer(config.debias.debias_stylizer, config.debias.debias_stylizer_weights)
     generator = torch.Generator().manual_seed(config.run.seed)
     chosen = torch.randperm(len(train), generator=generator)[:STYLE_BANK_SIZE].tolist()
-    pictures = (train[index][0].convert('RGB') for index in chosen)
+    size = list(input_config['input_size'][1:])
+    pictures = (resize(train[index][0].convert('RGB'), size) for index in chosen)
     register(StyleBank(stylizer, (to_tensor(picture) for picture in pictures)))
 
 
@@ -95,6 +103,14 @@ def build_train_loader(
         mixup_fn = Mixup(**mixup_options)
     elif mixup_options:
         collate_fn = FastCollateMixup(**mixup_options)
+    # timm hands its flags over as they are parsed: lists where its annotations say tuples, None where they say float.
+    random_options: dict[str, Any] = dict(
+        scale=augment.scale,
+        ratio=augment.ratio,
+        grayscale_prob=augment.grayscale_prob,
+        gaussian_blur_prob=augment.gaussian_blur_prob,
+        num_aug_repeats=augment.aug_repeats,
+    )
     no_random = augment.no_aug or not augment.train_interpolation
     loader = create_loader(
         dataset,
@@ -106,21 +122,17 @@ def build_train_loader(
         re_mode=augment.remode,
         re_count=augment.recount,
         train_crop_mode=augment.train_crop_mode,
-        scale=augment.scale,
-        ratio=augment.ratio,
         hflip=augment.hflip,
         vflip=augment.vflip,
         color_jitter=augment.color_jitter,
         color_jitter_prob=augment.color_jitter_prob,
-        grayscale_prob=augment.grayscale_prob,
-        gaussian_blur_prob=augment.gaussian_blur_prob,
         auto_augment=augment.aa,
-        num_aug_repeats=augment.aug_repeats,
         interpolation=input_config['interpolation'] if no_random else augment.train_interpolation,
         num_workers=config.run.workers,
         worker_seeding=config.run.worker_seeding,
         collate_fn=collate_fn,
         use_multi_epochs_loader=config.run.use_multi_epochs_loader,
+        **random_options,
         **_loader_options(config, input_config, machine),
     )
     return loader, mixup_fn

@@ -41,6 +41,11 @@ class Run:
     """Called as (images, epoch, update) whenever a line is logged, in the primary process."""
 
     @property
+    def model(self) -> Any:
+        """The module that trains, wrapped or not."""
+        return self.task.get_trainable_module()
+
+    @property
     def updates_per_epoch(self) -> int:
         """Number of optimizer updates in an epoch; the last may come from fewer batches."""
         return -(-len(self.loader) // self.config.model.grad_accum_steps)
@@ -49,7 +54,7 @@ class Run:
 def train_one_epoch(run: Run, epoch: int) -> 'OrderedDict[str, float]':
     """Train for one epoch and return the means over it: `loss`, and with --debias those of the two halves."""
     _set_epoch(run, epoch)
-    run.task.get_trainable_module().train()
+    run.model.train()
     run.optimizer.zero_grad()
     meters = _Meters(run.machine)
     progress = _Progress(run, epoch)
@@ -96,7 +101,7 @@ def _set_epoch(run: Run, epoch: int) -> None:
 
 def _to_device(run: Run, images: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     if run.config.run.no_prefetcher:
-        images = images.to(device=run.machine.device, dtype=next(run.task.get_trainable_module().parameters()).dtype)
+        images = images.to(device=run.machine.device, dtype=next(run.model.parameters()).dtype)
         target = target.to(device=run.machine.device)
         if run.mixup_fn is not None:
             images, target = run.mixup_fn(images, target)

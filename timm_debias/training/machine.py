@@ -1,9 +1,10 @@
 """Where this process runs."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
-from timm.utils import init_distributed_device_so
+from timm.utils import init_distributed_device
 
 
 @dataclass(frozen=True)
@@ -23,5 +24,6 @@ class Machine:
 
 def init_machine(device: str) -> Machine:
     """Join the processes that torchrun or Slurm started, if any, and return this one's place."""
-    result = init_distributed_device_so(device)
-    return Machine(torch.device(result['device']), result['global_rank'], result['world_size'], result['distributed'])
+    place = SimpleNamespace(device=device)
+    init_distributed_device(place)
+    return Machine(torch.device(place.device), place.rank, place.world_size, place.distributed)

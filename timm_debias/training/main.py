@@ -7,10 +7,10 @@ from typing import get_type_hints
 
 import torch
 import yaml
-from timm.utils import setup_default_logging
 
 from ..data.factory import SHAPES_TEXTURES
 from ..flags import Parser, add_flags, config_from, parse_with_yaml
+from ..log import setup_logging
 from ..stylizers.registry import describe_stylizers
 from .checks import check_config
 from .config import TrainConfig
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         DebiasError: a mistake in the flags or the data, found before any training.
     """
-    setup_default_logging()
+    setup_logging()
     args = parse_with_yaml(build_parser(), argv)
     args_text = yaml.safe_dump(vars(args), default_flow_style=False)
     config = config_from_args(args)

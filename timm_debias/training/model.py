@@ -18,16 +18,16 @@ from .config import ModelConfig, TrainConfig
 from .machine import Machine
 
 
-def build_model(config: TrainConfig, machine: Machine) -> nn.Module:
+def build_model(config: TrainConfig, machine: Machine) -> Any:
     """Create the timm model, on its device, batch norms synchronised where asked for."""
     options, norm, augment = config.model, config.norm, config.augment
     if options.fast_norm:
         set_fast_norm()
-    overlay = {}
+    overlay: dict[str, Any] = {}
     if options.pretrained_path:
         overlay['pretrained_cfg_overlay'] = dict(file=options.pretrained_path, num_classes=-1)
     try:
-        model = create_model(
+        model: Any = create_model(
             options.model,
             pretrained=options.pretrained,
             in_chans=_in_chans(options),

@@ -14,7 +14,6 @@ import torch
 from timm.models import safe_model_name
 from timm.task import ClassificationTask
 from timm.utils import CheckpointSaver, NativeScaler, distribute_bn, random_seed, update_summary
-from torch import nn
 
 from ..data.factory import SHAPES_TEXTURES, create_dataset
 from ..errors import DebiasError
@@ -50,13 +49,13 @@ def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine
     num_classes = config.model.num_classes or model.num_classes
     train_set, val_set = build_datasets(config, input_config)
     check_labels(config, train_set, num_classes, machine)
-    register_augmentations(config, train_set)
+    register_augmentations(config, train_set, input_config)
     loader, mixup_fn = build_train_loader(config, train_set, input_config, num_classes, machine)
     eval_loaders = _eval_loaders(config, val_set, input_config, machine)
     config = resolve_lr(config, machine)
 
     task = build_task(config, model, input_config, num_classes, machine)
-    optimizer = build_optimizer(config, task.get_trainable_module())
+    optimizer = build_optimizer(config, model)
     autocast, scaler = _mixed_precision(config, machine)
     run_dir = _run_dir(config, input_config) if machine.is_primary else None
     start_epoch = resume(config, task, optimizer, scaler, machine)
@@ -81,7 +80,7 @@ def _train_epochs(run: Run, eval_loaders: dict[str, Any], start_epoch: int, run_
         for epoch in range(start_epoch, run.num_epochs):
             train_metrics = train_one_epoch(run, epoch)
             if run.machine.distributed and config.norm.dist_bn and not config.norm.sync_bn:
-                distribute_bn(run.task.get_trainable_module(), run.machine.world_size, config.norm.dist_bn == 'reduce')
+                distribute_bn(run.model, run.machine.world_size, config.norm.dist_bn == 'reduce')
             if (epoch + 1) % config.run.val_interval and epoch + 1 != run.num_epochs:
                 if run.scheduler is not None:
                     run.scheduler.step(epoch + 1, metric=None)
@@ -120,7 +119,7 @@ def _validate(run: Run, loaders: dict[str, Any]) -> Metrics:
     """Validate the model, or its moving average where there is one."""
     config, machine = run.config, run.machine
     metrics: Metrics = OrderedDict()
-    models = {'Test': run.task.get_eval_model()}
+    models: dict[str, Any] = {'Test': run.task.get_eval_model()}
     if run.task.has_ema() and not config.ema.model_ema_force_cpu:
         if machine.distributed and config.norm.dist_bn and not config.norm.sync_bn:
             ema = run.task.get_trainable_module(ema=True)
@@ -131,7 +130,7 @@ def _validate(run: Run, loaders: dict[str, Any]) -> Metrics:
     return metrics
 
 
-def _validate_model(run: Run, loaders: dict[str, Any], model: nn.Module, name: str) -> Metrics:
+def _validate_model(run: Run, loaders: dict[str, Any], model: Any, name: str) -> Metrics:
     options: dict[str, Any] = dict(
         autocast=run.autocast(),
         channels_last=run.config.model.channels_last,

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from timm.data import create_loader, resolve_data_config
 from timm.layers import set_fast_norm
 from timm.models import create_model, load_checkpoint
-from timm.utils import random_seed, reparameterize_model, setup_default_logging
+from timm.utils import random_seed, reparameterize_model
 from torch import nn
 
 from ..checks import check_device, check_model_name
@@ -24,6 +24,7 @@ from ..data.factory import SHAPES_TEXTURES, create_dataset
 from ..errors import DebiasError
 from ..files import atomic_path
 from ..flags import Parser, add_flags, config_from
+from ..log import setup_logging
 from .config import ValidateConfig
 from .evaluate import evaluate, evaluate_conflict
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         DebiasError: a mistake in the flags, the data or the checkpoint.
     """
-    setup_default_logging()
+    setup_logging()
     parser = build_parser()
     args = parser.parse_args(argv)
     hints = get_type_hints(ValidateConfig)
@@ -84,7 +85,7 @@ def validate(config: ValidateConfig) -> Results:
     """Return a row of results: timm's columns, and on `shapes_textures` the decisions on conflict images."""
     run, device = config.run, torch.device(config.run.device)
     random_seed(run.seed)
-    model = build_model(config)
+    model: Any = build_model(config)
     param_count = sum(parameter.numel() for parameter in model.parameters())
     input_config = resolve_input(config, model)
     loaders = {split: _loader(config, input_config, split, model.num_classes) for split in _splits(config)}

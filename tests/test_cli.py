@@ -1,0 +1,59 @@
+"""The console script and the two scripts at the root."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import timm_debias
+from timm_debias import DebiasError, cli
+
+ROOT = Path(timm_debias.__file__).parents[1]
+
+
+@pytest.mark.parametrize('command', cli.COMMANDS)
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, '--help'])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    flags = re.findall(r'^  (?:-\w[^,]*, )?(--[\w-]+)', text, re.MULTILINE)
+    assert len(flags) > 5
+    # Every flag says what it does.
+    described = re.findall(r'^  -.*?(?=^  -|^\S|\Z)', text, re.MULTILINE | re.DOTALL)
+    assert all(len(entry.split()) > 2 for entry in described)
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(['--version'])
+    assert timm_debias.__version__ in capsys.readouterr().out
+
+
+def test_unknown_command(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(['trian'])
+    assert stop.value.code == 2
+    assert 'trian' in capsys.readouterr().err
+
+
+def test_mistakes_are_one_line_and_exit_code_2(monkeypatch, capsys):
+    def fail(argv):
+        raise DebiasError('no such thing')
+
+    monkeypatch.setattr('timm_debias.training.main.main', fail)
+    assert cli.main(['train']) == 2
+    assert capsys.readouterr().err == 'timm-debias train: error: no such thing\n'
+
+
+@pytest.mark.parametrize('script', ['train.py', 'validate.py'])
+def test_scripts_at_the_root(script):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), '--no-such-flag'], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr
+    assert done.stderr.count('\n') == 1
+    assert '--no-such-flag' in done.stderr

@@ -1,0 +1,40 @@
+"""A crash while writing leaves the old file."""
+
+import os
+import stat
+
+import pytest
+
+from timm_debias.files import atomic_path, write_text
+
+
+def test_replaces_the_file_with_the_usual_rights(tmp_path):
+    path = tmp_path / 'folder' / 'a.txt'
+    write_text(path, 'old')
+    write_text(path, 'né')
+    assert path.read_text(encoding='utf-8') == 'né'
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_error_while_writing_keeps_the_old_file(tmp_path):
+    path = tmp_path / 'a.txt'
+    write_text(path, 'old')
+
+    def write_half() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text('half')
+            raise RuntimeError('boom')
+
+    with pytest.raises(RuntimeError, match='boom'):
+        write_half()
+    assert path.read_text() == 'old'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_suffix_is_kept(tmp_path):
+    with atomic_path(tmp_path / 'a.png') as temporary:
+        assert temporary.suffix == '.png'
+        temporary.write_bytes(b'x')

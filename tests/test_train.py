@@ -1,0 +1,220 @@
+"""`train.py` as its user runs it, on folders of small pictures."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from timm.task import ClassificationTask
+from timm.utils import random_seed
+
+from timm_debias.cli import main
+from timm_debias.training.main import build_parser, config_from_args
+
+COMMON = ['--model', 'test_resnet', '--num-classes', '3', '--img-size', '32', '--device', 'cpu', '-j', '0', '-b', '4']
+COMMON += ['--epochs', '2', '--warmup-epochs', '0', '--lr', '0.01', '--log-interval', '1']
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> Path:
+    """An image folder of three classes that differ in colour: 12 images to train on, 6 to validate."""
+    root = tmp_path_factory.mktemp('data')
+    generator = np.random.default_rng(0)
+    for split, count in (('train', 4), ('val', 2)):
+        for index, name in enumerate(('blue', 'green', 'red')):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 100, (40, 40, 3))
+                pixels[..., index] += 155
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f'{number}.png')
+    return root
+
+
+def run(*argv: str) -> int:
+    return main(['train', *argv])
+
+
+def result(capsys) -> list[dict]:
+    """The JSON that bulk tools read: everything after the line `--result`, which nothing may follow."""
+    return json.loads(capsys.readouterr().out.split('--result\n')[1])
+
+
+@pytest.fixture
+def trained(folder, tmp_path, capsys):
+    assert run('--data-dir', str(folder), *COMMON, '--debias', '--output', str(tmp_path), '--experiment', 'a') == 0
+    return tmp_path / 'a', result(capsys)
+
+
+def test_debiased_run_leaves_what_timm_leaves(trained, folder):
+    run_dir, results = trained
+    names = {path.name for path in run_dir.iterdir()}
+    assert {'args.yaml', 'summary.csv', 'last.pth.tar', 'model_best.pth.tar', 'checkpoint-0.pth.tar'} <= names
+    assert not any(name.startswith(('.', 'tmp')) for name in names)
+    args = yaml.safe_load((run_dir / 'args.yaml').read_text())
+    assert (args['model'], args['debias'], args['debias_gamma'], args['data_dir']) == (
+        'test_resnet', True, 0.8, str(folder),
+    )  # fmt: skip
+    rows = list(csv.DictReader((run_dir / 'summary.csv').open()))
+    assert [row['epoch'] for row in rows] == ['0', '1']
+    for name in ('train_loss', 'train_loss_clean', 'train_loss_stylised', 'train_top1_stylised', 'eval_top1', 'lr'):
+        assert all(np.isfinite(float(row[name])) for row in rows)
+    row = rows[0]
+    halves = (float(row['train_loss_clean']) + float(row['train_loss_stylised'])) / 2
+    assert float(row['train_loss']) == pytest.approx(halves, rel=1e-5)
+    assert {entry['epoch'] for entry in results} == {0, 1}
+    assert set(results[0]['validation']) == {'loss', 'top1', 'top5'}
+
+
+def test_checkpoint_loads_in_plain_timm(trained):
+    path = trained[0] / 'last.pth.tar'
+    model = timm.create_model('test_resnet', num_classes=3, checkpoint_path=str(path))
+    assert not any('aux_bn' in key for key in model.state_dict())
+    checkpoint = torch.load(path, map_location='cpu', weights_only=False)
+    assert checkpoint['task_state']['aux_bn']
+    assert not any('stylizer' in key for key in checkpoint['state_dict'])
+
+
+def test_args_yaml_repeats_the_run(trained, tmp_path):
+    run_dir, _ = trained
+    assert run('-c', str(run_dir / 'args.yaml'), '--experiment', 'b') == 0
+    first, second = (
+        torch.load(tmp_path / name / 'last.pth.tar', weights_only=False)['state_dict'] for name in ('a', 'b')
+    )
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_resume_goes_on(trained, folder, tmp_path, capsys):
+    run_dir, _ = trained
+    arguments = ['--data-dir', str(folder), *COMMON, '--debias', '--output', str(tmp_path), '--experiment', 'a']
+    assert run(*arguments) == 2
+    assert 'holds a run already' in capsys.readouterr().err
+    assert run(*arguments, '--epochs', '3', '--resume', str(run_dir / 'last.pth.tar')) == 0
+    assert [entry['epoch'] for entry in result(capsys)] == [2]
+    assert [row['epoch'] for row in csv.DictReader((run_dir / 'summary.csv').open())] == ['0', '1', '2']
+
+
+def test_resume_under_another_kind_of_run(trained, folder, tmp_path, capsys):
+    last = str(trained[0] / 'last.pth.tar')
+    arguments = ['--data-dir', str(folder), *COMMON, '--output', str(tmp_path), '--resume', last]
+    assert run(*arguments, '--debias', '--no-debias-aux-bn') == 2
+    assert 'auxiliary batch norm' in capsys.readouterr().err
+    assert run(*arguments, '--debias', '--model', 'test_vit', '--model-kwargs', 'img_size=32') == 2
+    assert 'last.pth.tar' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [
+        ['--debias-mode', 'shape'],
+        ['--debias-mode', 'texture', '--no-debias-aux-bn'],
+        ['--bce-loss', '--smoothing', '0', '--clip-grad', '1.0', '--opt', 'adamw'],
+        ['--grad-accum-steps', '2', '--channels-last', '--no-prefetcher', '--sched', 'step', '--sched-on-updates'],
+        ['--amp', '--amp-dtype', 'bfloat16', '--model-ema', '--save-images', '--recovery-interval', '1'],
+        ['--model-dtype', 'bfloat16', '--val-split', ''],
+        ['--model', 'test_vit', '--model-kwargs', 'img_size=32', '--drop-path', '0.1', '--aa', 'rand-m9-trandstylize'],
+    ],
+    ids=' '.join,
+)
+def test_flags_work_with_debias(folder, tmp_path, capsys, flags):
+    try:
+        assert run('--data-dir', str(folder), *COMMON, '--debias', '--output', str(tmp_path), *flags) == 0
+    finally:
+        import timm_debias
+
+        timm_debias.unregister()
+    losses = [entry['train']['loss'] for entry in result(capsys)]
+    assert np.isfinite(losses).all()
+    if '--save-images' in flags:
+        (run_dir,) = tmp_path.iterdir()
+        picture = Image.open(run_dir / 'shape-texture-0.png')
+        assert picture.width > 3 * 32
+        assert Image.open(run_dir / 'train-batch-0.jpg').width >= 4 * 32
+
+
+def test_loss_falls(folder, tmp_path, capsys):
+    arguments = ['--data-dir', str(folder), *COMMON, '--debias', '--output', str(tmp_path)]
+    assert run(*arguments, '--epochs', '12', '--opt', 'adamw', '--lr', '0.003', '--no-aug') == 0
+    losses = [entry['train']['loss'] for entry in sorted(result(capsys), key=lambda entry: entry['epoch'])]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize('flags', [[], ['--mixup', '0.2'], ['--bce-loss', '--grad-accum-steps', '2']], ids=str)
+def test_without_debias_it_trains_as_timm_does(folder, tmp_path, flags):
+    """Against a plain loop over timm's own parts, in the order of timm's train.py."""
+    arguments = ['--data-dir', str(folder), *COMMON, '--output', str(tmp_path), '--experiment', 'a', *flags]
+    assert run(*arguments) == 0
+    ours = torch.load(tmp_path / 'a' / 'last.pth.tar', weights_only=False)['state_dict']
+
+    args = build_parser().parse_args(arguments)
+    random_seed(args.seed, 0)
+    model = timm.create_model('test_resnet', num_classes=3, drop_rate=0.0)
+    data = timm.data.create_dataset('', root=str(folder), split='train', is_training=True)
+    config = timm.data.resolve_data_config({'img_size': 32}, model=model)
+    collate = None
+    if args.mixup:
+        collate = timm.data.FastCollateMixup(mixup_alpha=args.mixup, label_smoothing=args.smoothing, num_classes=3)
+    loader = timm.data.create_loader(
+        data, config['input_size'], 4, is_training=True, scale=args.scale, ratio=args.ratio, color_jitter=0.4,
+        interpolation='random', mean=config['mean'], std=config['std'], num_workers=0, device=torch.device('cpu'),
+        grayscale_prob=None, gaussian_blur_prob=None, collate_fn=collate,
+    )  # fmt: skip
+    if args.mixup:
+        loss = timm.loss.SoftTargetCrossEntropy()
+    elif args.bce_loss:
+        loss = timm.loss.BinaryCrossEntropy(smoothing=args.smoothing)
+    else:
+        loss = timm.loss.LabelSmoothingCrossEntropy(args.smoothing)
+    task = ClassificationTask(model, loss, verbose=False)
+    optimizer = timm.optim.create_optimizer_v2(model, 'sgd', lr=0.01, weight_decay=2e-5, momentum=0.9)
+    steps = args.grad_accum_steps
+    updates = -(-len(loader) // steps)
+    schedule, _ = timm.scheduler.create_scheduler_v2(optimizer, 'cosine', 2, updates_per_epoch=updates)
+    for epoch in range(2):
+        model.train()
+        optimizer.zero_grad()
+        for index, (images, target) in enumerate(loader):
+            group = min(steps, len(loader) - index // steps * steps)
+            (task(images, target)['loss'] / group).backward()
+            if (index + 1) % steps == 0 or index + 1 == len(loader):
+                optimizer.step()
+                optimizer.zero_grad()
+        for _ in timm.data.create_loader(
+            timm.data.create_dataset('', root=str(folder), split='validation'), 32, 4, num_workers=0,
+            device=torch.device('cpu'),
+        ):  # fmt: skip
+            pass  # Validation draws random numbers too: a seed for the loader.
+        schedule.step(epoch + 1)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, ours[key]), key
+
+
+def test_embedded_data_set(tmp_path, capsys):
+    sizes = ['--train-num-samples', '16', '--val-num-samples', '16', '--num-classes', '8', '--epochs', '1']
+    assert run('--dataset', 'shapes_textures', *COMMON, *sizes, '--debias', '--output', str(tmp_path)) == 0
+    metrics = result(capsys)[0]['validation']
+    assert {'top1', 'conflict_shape', 'conflict_texture', 'shape_bias'} <= set(metrics)
+    assert 0 <= metrics['conflict_shape'] + metrics['conflict_texture'] <= 100
+
+
+def test_defaults_and_names_are_timms(request):
+    """Every flag of ours that timm has, has timm's default; the table is timm's own parser, where it is at hand."""
+    table = Path(__file__).parents[1] / '../shared/timm-cli.json'
+    if not table.is_file():
+        pytest.skip(f"no table of timm's flags at {table}")
+    entries = {flag: entry for entry in json.loads(table.read_text())['train'] for flag in entry['flags']}
+    parser = build_parser()
+    ours = {name: action for action in parser._actions for name in (action.option_strings or [action.dest])}
+    shared = set(entries) & set(ours)
+    assert len(shared) > 100
+    for name in shared:
+        default = entries[name].get('default')
+        expected = eval(default, {}) if isinstance(default, str) else default
+        assert ours[name].default == expected or (not ours[name].default and not expected), name
+    unknown = {name for name in ours if name.startswith('--') and name not in entries} - {'--help'}
+    assert all(name.startswith(('--debias', '--no-debias')) for name in unknown)
+    assert config_from_args(parser.parse_args([])).model.batch_size == 128

@@ -1,0 +1,144 @@
+"""Mistakes at `train.py`: one line that says what to do, exit code 2, before any training."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from timm_debias.cli import main
+
+COMMON = ['--model', 'test_resnet', '--num-classes', '2', '--img-size', '32', '--device', 'cpu', '-j', '0', '-b', '4']
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = np.random.default_rng(0)
+    root = tmp_path / 'data'
+    for split in ('train', 'val'):
+        for name in ('cat', 'dog'):
+            (root / split / name).mkdir(parents=True)
+            for number in range(3):
+                pixels = generator.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f'{number}.jpg')
+    return root
+
+
+@pytest.fixture
+def refused(capsys, tmp_path, monkeypatch):
+    """Run train.py, expect a refusal that contains each of `parts`, and nothing trained."""
+    monkeypatch.setattr('timm_debias.training.train.train_one_epoch', lambda *_: pytest.fail('training has started'))
+
+    def check(argv, *parts):
+        assert main(['train', '--output', str(tmp_path / 'output'), *map(str, argv)]) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        errors = [line for line in lines if line.startswith('timm-debias train: error: ')]
+        assert errors == lines[-1:], lines
+        for part in parts:
+            assert part in errors[0]
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ('flags', 'parts'),
+    [
+        (['--model', 'resnet51'], ["unknown model 'resnet51'", 'resnet50']),
+        (['--model', 'timm/resnet50x'], ['unknown model']),
+        (['--debias', '--debias-stylizer', 'adain_vgg'], ["unknown stylizer 'adain_vgg'", "'adain_vgg19'"]),
+        (['--debias', '-b', '1'], ['--batch-size 1', 'at least 2']),
+        (['--debias', '--debias-gamma', '1.5'], ['--debias-gamma is 1.5', '[0, 1]']),
+        (['--debias', '--debias-alpha', '-0.5'], ['--debias-alpha is -0.5', '[0, 1]']),
+        (['--debias', '--debias-gamma', 'nan'], ['--debias-gamma is nan']),
+        (['--debias', '--debias-stylizer-weights', 'nowhere'], ["--debias-stylizer-weights 'nowhere'", 'no such file']),
+        (['--debias', '--in-chans', '1'], ['--in-chans', 'RGB']),
+        (['--debias', '--input-size', '4', '32', '32'], ['4 channels']),
+        (['--debias', '--mixup', '0.2'], ['--mixup', '--debias']),
+        (['--debias', '--cutmix', '1.0'], ['--cutmix', '--debias']),
+        (['--debias', '--reprob', '0.25'], ['--reprob', '--debias']),
+        (['--debias', '--bce-loss', '--bce-target-thresh', '0.2'], ['--bce-target-thresh', '--debias']),
+        (['--debias', '--debias-mode', 'shape', '--debias-gamma', '0.5'], ['--debias-mode shape', '--debias-gamma']),
+        (['--debias-alpha', '0.3'], ['--debias-alpha', 'without --debias']),
+        (['--no-debias-aux-bn'], ['--no-debias-aux-bn', 'without --debias']),
+        (['--device', 'gpu'], ["--device 'gpu'"]),
+        (['--epochs', '0'], ['--epochs is 0']),
+        (['--opt', 'sgdd'], ["unknown optimizer 'sgdd'", "'sgd'"]),
+        (['--sched', 'cosin'], ["unknown schedule 'cosin'", "'cosine'"]),
+        (['--resume', 'nowhere.pth'], ["--resume 'nowhere.pth'", 'no such file']),
+        (['--initial-checkpoint', 'nowhere.pth'], ["--initial-checkpoint 'nowhere.pth'"]),
+        (['--amp', '--model-dtype', 'bfloat16'], ['--amp', '--model-dtype bfloat16']),
+        (['--debiass'], ['--debiass', "'--debias'"]),
+        (['--batch-size', '1000'], ['--batch-size 1000', '6 training images']),
+        (['--num-classes', '1'], ['2 classes', '--num-classes 2']),
+        (['--model', 'vit_tiny_patch16_224'], ['does not take 3×32×32 images', '--model-kwargs img_size=N']),
+        (['--model-kwargs', 'nonsense=3'], ['test_resnet', 'nonsense']),
+        (['--train-split', 'trian'], ['trian']),
+        (['--dataset', 'shapes_textures'], ['leave --data-dir out']),
+        (['--dataset', 'tfd/x'], ["unknown data set 'tfd/x'", 'tfds']),
+    ],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) and value[0].startswith('--') else '',
+)
+def test_flags(refused, folder, flags, parts):
+    refused(['--data-dir', folder, *COMMON, *flags], *parts)
+
+
+def test_no_cuda_here(refused, folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    refused(['--data-dir', folder, '--model', 'test_resnet'], '--device cuda', '--device cpu')
+
+
+def test_no_data(refused, tmp_path):
+    refused(COMMON, '--data-dir', 'shapes_textures')
+    refused(['--data-dir', tmp_path / 'nowhere', *COMMON], str(tmp_path / 'nowhere'), 'does not exist')
+
+
+def test_both_splits_of_one_folder(refused, folder):
+    """timm would train and validate on the same images, without a word."""
+    for name in ('train', 'val'):
+        shutil.move(folder / name, folder / f'{name}_images')
+    refused(['--data-dir', folder, *COMMON], '--train-split', '--val-split', 'train_images')
+
+
+def test_empty_class_folder(refused, folder):
+    (folder / 'train' / 'eel').mkdir()
+    refused(['--data-dir', folder, *COMMON, '--debias'], 'without images', str(folder / 'train' / 'eel'))
+
+
+def test_unreadable_images(refused, folder):
+    broken = folder / 'train' / 'cat' / '1.jpg'
+    broken.write_bytes(broken.read_bytes()[:400])
+    (folder / 'train' / 'dog' / '2.jpg').write_bytes(b'')
+    refused(['--data-dir', folder, *COMMON, '--debias'], 'unreadable images', str(broken), 'dog/2.jpg')
+
+
+def test_different_classes_in_validation(refused, folder):
+    shutil.move(folder / 'val' / 'dog', folder / 'val' / 'wolf')
+    refused(['--data-dir', folder, *COMMON], 'only in training: dog', 'only in validation: wolf')
+
+
+def test_yaml_with_unknown_key(refused, folder, tmp_path):
+    path = tmp_path / 'a.yaml'
+    path.write_text('debias: true\nbatchsize: 4\n')
+    refused(['-c', path, '--data-dir', folder, *COMMON], "unknown key 'batchsize'", "'batch_size'")
+
+
+def test_output_that_is_a_file(refused, folder, tmp_path):
+    (tmp_path / 'file').write_text('')
+    refused(['--data-dir', folder, *COMMON, '--output', tmp_path / 'file'], str(tmp_path / 'file'))
+
+
+@pytest.mark.parametrize('content', [b'', b'not a checkpoint', b'PK\x03\x04 torn'])
+def test_resume_from_what_is_no_checkpoint(refused, folder, tmp_path, content):
+    path = tmp_path / 'last.pth.tar'
+    path.write_bytes(content)
+    refused(['--data-dir', folder, *COMMON, '--debias', '--resume', path], f'--resume {path}')
+
+
+def test_missing_vgg_weights(refused, folder, tmp_path):
+    (tmp_path / 'weights').mkdir()
+    refused(
+        ['--data-dir', folder, *COMMON, '--debias', '--debias-stylizer', 'adain_vgg19',
+         '--debias-stylizer-weights', tmp_path / 'weights'],
+        'vgg_normalised.pth', 'decoder.pth',
+    )  # fmt: skip

@@ -1,0 +1,149 @@
+"""`validate.py` as its user runs it."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from timm_debias.cli import main
+from timm_debias.data.shapes_textures import ShapesTextures
+from timm_debias.validation.evaluate import evaluate_conflict
+
+COMMON = ['--model', 'test_resnet', '--device', 'cpu', '-j', '0', '--img-size', '32', '-b', '5']
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """A folder of 4 classes × 3 images, and a checkpoint of a random model of 4 classes."""
+    root = tmp_path_factory.mktemp('data')
+    generator = np.random.default_rng(0)
+    for name in 'abcd':
+        (root / 'validation' / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = generator.integers(0, 256, (36, 36, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / 'validation' / name / f'{number}.png')
+    torch.manual_seed(0)
+    model = timm.create_model('test_resnet', num_classes=4)
+    torch.nn.init.normal_(model.fc.weight)
+    torch.save({'state_dict': model.state_dict(), 'epoch': 0}, root / 'model.pth.tar')
+    return root
+
+
+def run(*argv) -> int:
+    return main(['validate', *map(str, argv)])
+
+
+def result(capsys) -> dict:
+    return json.loads(capsys.readouterr().out.split('--result\n')[1])
+
+
+def test_accuracy_against_a_plain_loop(data, capsys, tmp_path):
+    table = tmp_path / 'results.csv'
+    arguments = ['--data-dir', data, '--num-classes', 4, '--checkpoint', data / 'model.pth.tar', *COMMON]
+    assert run(*arguments, '--results-file', table) == 0
+    row = result(capsys)
+    model = timm.create_model('test_resnet', num_classes=4, checkpoint_path=str(data / 'model.pth.tar')).eval()
+    config = timm.data.resolve_data_config({'img_size': 32}, model=model)
+    transform = timm.data.create_transform(**config)
+    dataset = timm.data.create_dataset('', root=str(data), split='validation', transform=transform)
+    with torch.no_grad():
+        right = sum(int(model(image[None]).argmax()) == label for image, label in dataset)
+    assert row['top1'] == round(100 * right / 12, 4)
+    assert row['top1_err'] == round(100 - row['top1'], 4)
+    assert row['top5'] == 100
+    assert list(row) == [
+        'model', 'top1', 'top1_err', 'top5', 'top5_err', 'param_count', 'img_size', 'crop_pct', 'interpolation'
+    ]  # fmt: skip
+    (written,) = csv.DictReader(table.open())
+    assert float(written['top1']) == row['top1']
+
+
+def test_shape_bias_of_the_embedded_data_set(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = timm.create_model('test_resnet', num_classes=8)
+    torch.nn.init.normal_(model.fc.weight)
+    path = tmp_path / 'model.pth.tar'
+    torch.save(model.state_dict(), path)
+    table = tmp_path / 'results.json'
+    arguments = ['--dataset', 'shapes_textures', '--num-samples', 56, '--num-classes', 8, '--checkpoint', path, *COMMON]
+    assert run(*arguments, '--results-file', table, '--results-format', 'json') == 0
+    row = result(capsys)
+    assert row == json.loads(table.read_text())
+    assert row['crop_pct'] == 1.0
+
+    config = timm.data.resolve_data_config({'img_size': 32, 'crop_pct': 1.0}, model=model)
+    dataset = ShapesTextures('conflict', img_size=32, num_samples=56, transform=timm.data.create_transform(**config))
+    with torch.no_grad():
+        predictions = [int(model.eval()(image[None]).argmax()) for image, _ in dataset]
+    shape = sum(p == s for p, s in zip(predictions, dataset.shape_labels, strict=True))
+    texture = sum(p == t for p, t in zip(predictions, dataset.texture_labels, strict=True))
+    assert shape + texture > 0
+    assert row['conflict_shape'] == round(100 * shape / 56, 4)
+    assert row['conflict_texture'] == round(100 * texture / 56, 4)
+    assert row['shape_bias'] == round(100 * shape / (shape + texture), 4)
+    assert run(*arguments, '--split', 'conflict') == 0
+    alone = result(capsys)
+    assert 'top1' not in alone
+    assert alone['shape_bias'] == row['shape_bias']
+
+
+class Constant(torch.nn.Module):
+    """Always answers class 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor([1.0, 0.0, 0.0]))
+
+    def forward(self, images):
+        return self.logits.expand(len(images), 3)
+
+
+def test_conflict_counts():
+    targets = torch.tensor([[0, 1], [1, 0], [2, 1], [0, 2]])
+    batches = [(torch.zeros(2, 3, 4, 4), targets[:2]), (torch.zeros(2, 3, 4, 4), targets[2:])]
+    metrics = evaluate_conflict(Constant(), batches, torch.device('cpu'))
+    assert metrics == {'conflict_shape': 50.0, 'conflict_texture': 25.0, 'shape_bias': pytest.approx(200 / 3)}
+    undecided = [(torch.zeros(1, 3, 4, 4), torch.tensor([[1, 2]]))]
+    assert evaluate_conflict(Constant(), undecided, torch.device('cpu'))['shape_bias'] is None
+
+
+@pytest.mark.parametrize(
+    ('flags', 'parts'),
+    [
+        (['--model', 'resnet51'], ["unknown model 'resnet51'"]),
+        (['--checkpoint', 'nowhere'], ["--checkpoint 'nowhere'", 'no such file']),
+        (['--model', 'test_vit', '--model-kwargs', 'img_size=32'], ['not weights of test_vit']),
+        (['--num-classes', '3'], ['not weights of']),
+        (['--split', 'tset'], ['tset']),
+        (['--results-file', 'nowhere/a.csv'], ["'nowhere/a.csv'", 'no such folder']),
+        (['-b', '0'], ['--batch-size is 0']),
+        (['--device', 'gpu'], ["--device 'gpu'"]),
+        (['--dataset', 'shapes_textures', '--data-dir', ''], ['8 classes']),
+    ],
+    ids=lambda value: ' '.join(value) if value[0].startswith('-') else '',
+)
+def test_mistakes(data, capsys, flags, parts):
+    arguments = ['--data-dir', data, '--num-classes', 4, '--checkpoint', data / 'model.pth.tar', *COMMON]
+    assert run(*arguments, *flags) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith('timm-debias validate: error: ')
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize('content', [b'', b'not a checkpoint'])
+def test_torn_checkpoint(data, tmp_path, capsys, content):
+    path = tmp_path / 'model.pth.tar'
+    path.write_bytes(content)
+    assert run('--data-dir', data, '--num-classes', 4, '--checkpoint', path, *COMMON) == 2
+    assert f'--checkpoint {path}' in capsys.readouterr().err
+
+
+def test_pretrained_weights_out_of_reach(data, capsys, monkeypatch):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    assert run('--data-dir', data, '--device', 'cpu', '--model', 'resnet18') == 2
+    assert '--checkpoint PATH' in capsys.readouterr().err
