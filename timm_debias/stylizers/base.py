@@ -23,6 +23,9 @@ class Stylizer(nn.Module):
     Outputs have the shape of the content and are not clamped (Li et al. 2021 train on the decoder's raw output).
     """
 
+    architecture: str = ''
+    """Name that goes into files of this network's weights, so that they are not loaded into another."""
+
     def encode(self, images: torch.Tensor) -> Features:
         """Return the features of `images` [B, 3, H, W]."""
         raise TypeError(f'{type(self).__name__} does not define encode()')

@@ -1,0 +1,1 @@
+"""Training of style transfer networks: what `timm-debias train-stylizer` runs."""

@@ -1,0 +1,147 @@
+"""The style transfer network of the paper: AdaIN on VGG-19 features (Huang & Belongie, ICCV 2017)."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..errors import DebiasError
+from .base import Features, Style, Stylizer, adain, mean_std
+from .registry import register_stylizer
+from .weights import FLAGS, download, load_state, load_stylizer, read_checkpoint
+
+ENCODER_FILE = 'vgg_normalised.pth'
+DECODER_FILE = 'decoder.pth'
+RELEASE = 'https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0'
+"""Where the two files are published."""
+
+_DEEPER = [f'{index}.{kind}' for index in (32, 35, 38, 42, 45, 48, 51) for kind in ('weight', 'bias')]
+"""Layers of the encoder's file behind relu4_1."""
+
+STYLE_LAYERS = (3, 10, 17, 30)
+"""Children of the encoder that give relu1_1, relu2_1, relu3_1 and relu4_1."""
+
+
+class AdainVgg19(Stylizer):
+    """VGG-19 to relu4_1, AdaIN there, and the mirrored decoder, in the layout of the pytorch-AdaIN release.
+
+    The encoder's first 1×1 convolution holds the normalisation of its input; its activations are scaled to mean 1, so
+    other weights of VGG-19 do not fit the decoder.
+    """
+
+    architecture = 'adain_vgg19'
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 3, 1),
+            *_layer(3, 64),
+            *_layer(64, 64),
+            _pool(),
+            *_layer(64, 128),
+            *_layer(128, 128),
+            _pool(),
+            *_layer(128, 256),
+            *_layer(256, 256),
+            *_layer(256, 256),
+            *_layer(256, 256),
+            _pool(),
+            *_layer(256, 512),
+        )
+        self.decoder = nn.Sequential(
+            *_layer(512, 256),
+            _upsample(),
+            *_layer(256, 256),
+            *_layer(256, 256),
+            *_layer(256, 256),
+            *_layer(256, 128),
+            _upsample(),
+            *_layer(128, 128),
+            *_layer(128, 64),
+            _upsample(),
+            *_layer(64, 64),
+            *_layer(64, 3)[:-1],
+        )
+
+    def encode(self, images: torch.Tensor) -> Features:
+        return (self.encoder(images),)
+
+    def style(self, features: Features) -> Style:
+        return mean_std(features[0])
+
+    def decode(self, features: Features, style: Style, alpha: float) -> torch.Tensor:
+        mean, std = style
+        return self.decoder(adain(features[0], mean, std, alpha))
+
+    def style_features(self, images: torch.Tensor) -> Features:
+        """Return relu1_1, relu2_1, relu3_1 and relu4_1 of `images` [B, 3, H, W], what the paper's losses compare."""
+        features = []
+        for index, layer in enumerate(self.encoder):
+            images = layer(images)
+            if index in STYLE_LAYERS:
+                features.append(images)
+        return tuple(features)
+
+
+def _layer(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.ReflectionPad2d(1), nn.Conv2d(inputs, outputs, 3), nn.ReLU()]
+
+
+def _pool() -> nn.Module:
+    return nn.MaxPool2d(2, 2, ceil_mode=True)
+
+
+def _upsample() -> nn.Module:
+    return nn.Upsample(scale_factor=2, mode='nearest')
+
+
+def load_encoder(stylizer: AdainVgg19, path: str | os.PathLike) -> None:
+    """Load `vgg_normalised.pth` into the encoder of `stylizer`.
+
+    Raises:
+        DebiasError: the file is missing, damaged or of another layout.
+    """
+    load_state(stylizer.encoder, read_checkpoint(path), path, ignore=_DEEPER)
+
+
+@register_stylizer
+def adain_vgg19(weights: str | os.PathLike | None = None) -> Stylizer:
+    """the paper's network, weights of the AdaIN release.
+
+    Args:
+        weights: Folder with `vgg_normalised.pth` and `decoder.pth`, or a safetensors file that `save_stylizer` wrote
+            (or a folder with `adain_vgg19.safetensors`). Default: torch's cache, downloaded at first use.
+    """
+    stylizer = AdainVgg19()
+    folder = _download() if weights is None else Path(weights)
+    if not folder.exists():
+        raise DebiasError(f'{folder}: no such file or folder. {_needed(folder)}')
+    if not folder.is_dir() or (folder / f'{stylizer.architecture}.safetensors').is_file():
+        return load_stylizer(stylizer, folder)
+    absent = [name for name in (ENCODER_FILE, DECODER_FILE) if not (folder / name).is_file()]
+    if absent:
+        raise DebiasError(f'{folder}: {" and ".join(absent)} not found. {_needed(folder)}')
+    load_encoder(stylizer, folder / ENCODER_FILE)
+    load_state(stylizer.decoder, read_checkpoint(folder / DECODER_FILE), folder / DECODER_FILE)
+    return stylizer
+
+
+def _download() -> Path:
+    """Return the folder of torch's cache with both files, downloading what is missing."""
+    folder = Path(torch.hub.get_dir()) / 'checkpoints' / 'adain_vgg19'
+    for name in (ENCODER_FILE, DECODER_FILE):
+        if (folder / name).is_file():
+            continue
+        try:
+            download(f'{RELEASE}/{name}', folder / name, check=read_checkpoint)
+        except DebiasError as error:
+            raise DebiasError(f'adain_vgg19: {name} could not be downloaded ({error}). {_needed(folder)}') from error
+    return folder
+
+
+def _needed(folder: Path) -> str:
+    return (
+        f'The network needs {ENCODER_FILE} and {DECODER_FILE} from {RELEASE}/: put both into a folder and name it with '
+        f'{FLAGS}. The stylizer adain_lite needs no download.'
+    )
