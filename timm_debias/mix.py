@@ -8,6 +8,21 @@ from .normalize import Normalize
 from .stylizers import Stylizer
 
 
+def draw_partners(count: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Return a permutation [count] on the CPU that leaves nothing in place, each with the same probability.
+
+    Raises:
+        DebiasError: fewer than two images.
+    """
+    if count < 2:
+        raise DebiasError(f'a batch of {count} has no texture partners; use at least 2 images a batch')
+    positions = torch.arange(count)
+    while True:  # A permutation has no fixed point with probability 1/e, so this takes e draws on average.
+        partners = torch.randperm(count, generator=generator)
+        if not (partners == positions).any():
+            return partners
+
+
 class ShapeTextureMix:
     """Draws a texture partner for every image of a batch (`sample`), then stylises (`apply`).
 
@@ -37,13 +52,7 @@ class ShapeTextureMix:
         Raises:
             DebiasError: a batch of fewer than two images.
         """
-        if batch_size < 2:
-            raise DebiasError(f'a batch of {batch_size} has no texture partners; use at least 2 images a batch')
-        positions = torch.arange(batch_size)
-        while True:  # A permutation has no fixed point with probability 1/e, so this takes e draws on average.
-            partners = torch.randperm(batch_size, generator=self.generator)
-            if not (partners == positions).any():
-                return partners
+        return draw_partners(batch_size, self.generator)
 
     @torch.no_grad()
     def apply(

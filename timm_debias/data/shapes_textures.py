@@ -36,16 +36,16 @@ class Difficulty:
     [0, 1], lengths in image units (the image is 2 wide).
     """
 
-    texture_contrast: tuple[float, float] = (0.06, 0.3)  # Between the two tones of a texture.
+    texture_contrast: tuple[float, float] = (0.3, 0.7)  # Between the two tones of a texture.
     texture_period: tuple[float, float] = (0.16, 0.32)
-    shape_contrast: tuple[float, float] = (0.2, 0.4)  # Between the mean of the silhouette and the background.
+    shape_contrast: tuple[float, float] = (0.1, 0.3)  # Between the mean of the silhouette and the background.
     shape_area: tuple[float, float] = (0.26, 0.42)  # Share of the image.
     shape_stretch: tuple[float, float] = (0.85, 1.18)
-    shape_angle: tuple[float, float] = (-0.5, 0.5)  # Radians.
+    shape_angle: tuple[float, float] = (-0.6, 0.6)  # Radians.
     clouds_share: float = 0.5  # Share of images with a textured rather than a plain background.
     clouds_contrast: tuple[float, float] = (0.05, 0.2)
     illumination: tuple[float, float] = (-0.15, 0.15)  # Slope of brightness from the centre to each border.
-    grain: tuple[float, float] = (0.02, 0.08)  # Standard deviation of the noise.
+    grain: tuple[float, float] = (0.01, 0.03)  # Standard deviation of the noise.
 
 
 @dataclass(frozen=True, eq=False)
