@@ -128,7 +128,7 @@ def test_output_that_is_a_file(refused, folder, tmp_path):
     refused(['--data-dir', folder, *COMMON, '--output', tmp_path / 'file'], str(tmp_path / 'file'))
 
 
-@pytest.mark.parametrize('content', [b'', b'not a checkpoint', b'PK\x03\x04 torn'])
+@pytest.mark.parametrize('content', [b'', b'torn', b'not a checkpoint', b'PK\x03\x04 torn'])
 def test_resume_from_what_is_no_checkpoint(refused, folder, tmp_path, content):
     path = tmp_path / 'last.pth.tar'
     path.write_bytes(content)

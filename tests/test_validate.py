@@ -135,7 +135,7 @@ def test_mistakes(data, capsys, flags, parts):
         assert part in message
 
 
-@pytest.mark.parametrize('content', [b'', b'not a checkpoint'])
+@pytest.mark.parametrize('content', [b'', b'torn', b'not a checkpoint'])
 def test_torn_checkpoint(data, tmp_path, capsys, content):
     path = tmp_path / 'model.pth.tar'
     path.write_bytes(content)

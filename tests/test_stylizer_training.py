@@ -1,0 +1,168 @@
+"""`timm-debias train-stylizer`."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from test_stylizers import ENCODER, random_state
+
+from timm_debias import create_stylizer
+from timm_debias.cli import main
+from timm_debias.stylizer_training.data import Crops
+from timm_debias.stylizer_training.texture import RandomTexture
+from timm_debias.stylizers.adain_vgg19 import AdainVgg19
+
+FAST = ['--steps', '4', '-b', '2', '--img-size', '48', '--log-interval', '2', '--checkpoint-interval', '2']
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """60 small pictures: smooth gradients with noise, in sub-folders."""
+    root = tmp_path_factory.mktemp('images')
+    generator = np.random.default_rng(0)
+    for index in range(60):
+        ramp = np.linspace(0, 1, 60)[:, None, None] * generator.uniform(0, 1, 3)
+        pixels = 255 * np.clip(ramp + generator.uniform(0, 0.3, (60, 64, 3)), 0, 1)
+        path = root / f'{index % 3}' / f'{index:02d}.png'
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return root
+
+
+def run(*argv) -> int:
+    return main(['train-stylizer', *map(str, argv)])
+
+
+def test_run_leaves_weights_metrics_and_picture(folder, tmp_path):
+    assert run('--data-dir', folder, '--output', tmp_path / 'a', *FAST) == 0
+    names = {path.name for path in (tmp_path / 'a').iterdir()}
+    assert names == {'adain_lite.safetensors', 'metrics.json', 'preview.png', 'args.yaml', 'checkpoint.pth'}
+    assert set(json.loads((tmp_path / 'a' / 'metrics.json').read_text())) == {'psnr', 'texture_removed'}
+    create_stylizer('adain_lite', tmp_path / 'a' / 'adain_lite.safetensors')
+
+
+def test_training_lowers_the_loss(folder, tmp_path, caplog):
+    arguments = ['--data-dir', folder, '--output', tmp_path, '-b', 4, '--img-size', 48, '--checkpoint-interval', 100]
+    with caplog.at_level('INFO'):
+        assert run(*arguments, '--steps', 40, '--log-interval', 10) == 0
+    terms = [line for line in caplog.messages if line.startswith('Step ')]
+    first, last = (float(line.split('reconstruction: ')[1].split()[0]) for line in (terms[0], terms[-1]))
+    assert last < 0.7 * first
+
+
+def test_resumed_run_is_bit_identical(folder, tmp_path, monkeypatch):
+    assert run('--data-dir', folder, '--output', tmp_path / 'whole', *FAST) == 0
+
+    from timm_debias.stylizer_training.loop import StylizerTrainer
+
+    update = StylizerTrainer.update
+
+    def interrupted(self):
+        if self.step == 3:  # After the checkpoint of step 2, one step is lost.
+            raise KeyboardInterrupt
+        return update(self)
+
+    monkeypatch.setattr(StylizerTrainer, 'update', interrupted)
+    assert run('--data-dir', folder, '--output', tmp_path / 'a', *FAST) == 130
+    monkeypatch.setattr(StylizerTrainer, 'update', update)
+    assert run('--data-dir', folder, '--output', tmp_path / 'a', *FAST, '--resume') == 0
+    whole, resumed = (
+        torch.load(tmp_path / name / 'checkpoint.pth', weights_only=True)['stylizer'] for name in ('whole', 'a')
+    )
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_vgg_decoder_for_a_given_encoder(folder, tmp_path):
+    encoder = random_state(ENCODER, 0)
+    torch.save(encoder, tmp_path / 'vgg_normalised.pth')
+    arguments = ['--data-dir', folder, '--output', tmp_path / 'a', *FAST, '--steps', '2']
+    assert run(*arguments, '--stylizer', 'adain_vgg19', '--encoder-weights', tmp_path) == 0
+    trained = create_stylizer('adain_vgg19', tmp_path / 'a' / 'adain_vgg19.safetensors')
+    assert isinstance(trained, AdainVgg19)
+    torch.testing.assert_close(trained.encoder[2].weight, encoder['2.weight'], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'parts'),
+    [
+        (['--data-dir', 'nowhere'], ["'nowhere'", 'no such folder']),
+        (['--steps', '0'], ['--steps is 0']),
+        (['-b', '1'], ['--batch-size is 1']),
+        (['--img-size', '16'], ['--img-size is 16', '48']),
+        (['--resume'], ['checkpoint.pth does not exist']),
+        (['--stylizer', 'adain_vgg19'], ['vgg_normalised.pth', '--encoder-weights']),
+        (['--stylizer', 'adain_vgg19', '--encoder-weights', 'nowhere'], ['nowhere/vgg_normalised.pth']),
+        (['--encoder-weights', 'x'], ['--stylizer adain_vgg19']),
+        (['--max-images', '10'], ['10 images are too few']),
+        (['--lr', '1e30'], ['the loss is', '--lr']),
+    ],
+    ids=lambda value: ' '.join(value) if value[0].startswith('-') else '',
+)
+def test_mistakes(folder, tmp_path, capsys, flags, parts):
+    assert run('--data-dir', folder, '--output', tmp_path / 'a', *FAST, *flags) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith('timm-debias train-stylizer: error: ')
+    for part in parts:
+        assert part in message
+
+
+def test_bad_images(tmp_path, capsys):
+    (tmp_path / 'images').mkdir()
+    arguments = ['--data-dir', tmp_path / 'images', '--output', tmp_path / 'a', *FAST]
+    assert run(*arguments) == 2
+    assert 'has no images' in capsys.readouterr().err
+    for index in range(40):
+        Image.new('RGB', (64, 64)).save(tmp_path / 'images' / f'{index}.png')
+    broken = tmp_path / 'images' / '7.png'
+    broken.write_bytes(b'torn')
+    assert run(*arguments) == 2
+    assert str(broken) in capsys.readouterr().err
+    Image.new('RGB', (64, 8)).save(broken)
+    assert run(*arguments) == 2
+    assert '64×8 pixels' in capsys.readouterr().err
+
+
+def test_folder_of_a_run_is_not_written_over(folder, tmp_path, capsys):
+    arguments = ['--data-dir', folder, '--output', tmp_path, *FAST]
+    assert run(*arguments) == 0
+    assert run(*arguments) == 2
+    assert 'holds a run already' in capsys.readouterr().err
+    assert run(*arguments, '--resume', '--seed', '3') == 2
+    assert '--seed 0, not 3' in capsys.readouterr().err
+    checkpoint = tmp_path / 'checkpoint.pth'
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    assert run(*arguments, '--resume') == 2
+    assert 'checkpoint.pth' in capsys.readouterr().err
+
+
+def test_crops_are_reproducible_and_varied(folder):
+    crops = Crops(sorted(folder.rglob('*.png')), 48)
+    first, second = (crops.sample(8, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert first.shape == (8, 3, 48, 48)
+    assert first.flatten(1).unique(dim=0).shape[0] == 8
+    assert not torch.equal(first, crops.sample(8, torch.Generator().manual_seed(4)))
+
+
+def test_texture_distance_sees_texture_not_place():
+    """A texture moved by half a period, every pixel another, stays near; another texture of the same colours is far."""
+    axis = torch.arange(96)
+    stripes = ((axis // 8) % 2).float().expand(3, 96, 96)[None]
+    moved = stripes.roll(8, -1)
+    checks = (((axis[:, None] // 8) + (axis // 8)) % 2).float().expand(3, 96, 96)[None]
+    for seed in (0, 1):
+        texture = RandomTexture(seed)
+        assert texture.distance(stripes, stripes) == 0
+        assert texture.distance(moved, stripes) < 0.2 * texture.distance(checks, stripes)
+
+
+def test_gram_matrices_by_a_loop():
+    texture = RandomTexture(0)
+    images = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    gram = texture(images)[0][0]
+    responses = F.relu(F.conv2d(F.pad(images, (3,) * 4, mode='reflect'), texture.filters, texture.bias))[0]
+    expected = sum(torch.outer(pixel, pixel) for pixel in responses.flatten(1).T) / 1600
+    torch.testing.assert_close(gram, expected, atol=1e-4, rtol=1e-4)
