@@ -236,8 +236,9 @@ def _report(run: Run, results: list[dict], run_dir: Path) -> None:
                 f'Conflict images decided by shape: {last["conflict_shape"]:.2f} %, by texture: '
                 f'{last["conflict_texture"]:.2f} %; shape bias {bias}.'
             )
-    for picture in sorted(run_dir.glob('*.png')):
-        _logger.info(f'Picture of content, partner and stylised image: {picture}')
+    pictures = sorted(run_dir.glob('shape-texture-*.png'))
+    if pictures:
+        _logger.info(f'Picture of contents, partners and stylised images, one of {len(pictures)}: {pictures[0]}')
     _logger.info(f'Checkpoints, summary.csv and args.yaml: {run_dir}')
     metric = _eval_metric(run.config)
     ranked = sorted(
