@@ -103,4 +103,5 @@ def predict(
         if channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with autocast or nullcontext():
-            yield model(images), target
+            logits = model(images)
+        yield logits, target
