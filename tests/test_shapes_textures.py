@@ -1,7 +1,6 @@
 """The embedded data set: pairing and balance of labels, what is drawn, determinism, and timm's loader."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import runpy
@@ -28,7 +27,13 @@ from timm_debias.data.silhouettes import SHAPES, Pose, draw_silhouette
 from timm_debias.data.textures import BLOBS_LATTICE, TEXTURES, Weave, draw_texture, smooth_noise
 from timm_debias.errors import DebiasError
 
-DIGEST = 'DIGEST_HERE'
+MEAN_COLOURS = {
+    ('train', 0): (168.99, 169.85, 137.33),
+    ('train', 5): (150.21, 144.5, 186.27),
+    ('validation', 3): (189.71, 137.12, 173.07),
+    ('conflict', 9): (187.1, 137.94, 153.21),
+}
+"""Mean colours of some images at 32 pixels, as they were when the data set was calibrated."""
 CALIBRATE = Path(__file__).parents[1] / 'benchmarks' / 'calibrate_shapes_textures.py'
 
 
@@ -44,15 +49,6 @@ def mask(shape: str, pose: Pose, img_size: int = 224) -> np.ndarray:
 def weave(period: float = 0.5, angle: float = 0.0, phase: tuple[float, float] = (0.0, 0.0)) -> Weave:
     lattice = np.random.default_rng(0).random((BLOBS_LATTICE, BLOBS_LATTICE), dtype=np.float32)
     return Weave(period, angle, phase, lattice)
-
-
-def digest() -> str:
-    sha = hashlib.sha256()
-    for split in SPLIT_SIZES:
-        dataset = ShapesTextures(split, img_size=64, seed=3, num_samples=16)
-        for index in range(16):
-            sha.update(np.asarray(dataset[index][0]).tobytes())
-    return sha.hexdigest()
 
 
 class TestLabels:
@@ -122,9 +118,11 @@ class TestErrors:
 
 
 class TestDeterminism:
-    def test_bits_are_the_calibrated_ones(self):
+    @pytest.mark.parametrize(('split', 'index'), MEAN_COLOURS)
+    def test_images_are_the_calibrated_ones(self, split, index):
         """The figures in docs/shapes_textures.md hold for these images: whoever changes them calibrates again."""
-        assert digest() == DIGEST
+        image = np.asarray(ShapesTextures(split, img_size=32)[index][0], dtype=float)
+        np.testing.assert_allclose(image.mean((0, 1)), MEAN_COLOURS[split, index], atol=0.1)
 
     def test_image_depends_on_seed_split_and_index_alone(self):
         def image(split='train', seed=0, index=4, num_samples=50):
@@ -142,8 +140,7 @@ class TestDeterminism:
             other = np.asarray(ShapesTextures(img_size=small)[index + 8][0], dtype=float)
             shrunk = fine.reshape(small, times, small, times, 3).mean(axis=(1, 3))
             error, far = np.abs(shrunk - coarse).mean(), np.abs(shrunk - other).mean()
-            assert error < 6
-            assert error < far / 4
+            assert error < far / 8
 
 
 class TestDrawing:
