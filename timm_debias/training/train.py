@@ -164,7 +164,8 @@ def _prepare(config: TrainConfig, task: ClassificationTask, machine: Machine) ->
         task.compile(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
         task.compile_ema(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
     if machine.distributed:
-        task.eval_model = task.get_eval_model()  # Validation goes past DDP, whose forward talks to other processes.
+        # Validation goes past DDP, whose forward talks to other processes.
+        task.eval_model = task.trainable_module
         device_ids = None if machine.device.type == 'cpu' else [machine.device]
         task.prepare_distributed(device_ids=device_ids, broadcast_buffers=not config.device.no_ddp_bb)
 
