@@ -318,7 +318,7 @@ class TestWeightFiles:
 
 class TestRegistry:
     def test_names(self):
-        assert list_stylizers() == ['adain_lite', 'adain_vgg19']
+        assert list_stylizers() == ['adain_lite', 'adain_vgg19', 'band_statistics', 'fourier_amplitude']
 
     def test_unknown_name(self):
         with pytest.raises(DebiasError, match=r"unknown stylizer 'adain_light'. Did you mean 'adain_lite'"):

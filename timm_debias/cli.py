@@ -13,6 +13,7 @@ COMMANDS = {
     'validate': ('timm_debias.validation.main', 'measure accuracy and shape bias of a timm model'),
     'stylize': ('timm_debias.stylize', 'stylise a folder of images, or look at a grid of pairs'),
     'train-stylizer': ('timm_debias.stylizer_training.main', 'train a style transfer network'),
+    'stylizer-report': ('timm_debias.stylizer_report.main', 'measure what stylizers do, side by side'),
 }
 """Subcommand -> (module with `main(argv) -> int`, description)."""
 

@@ -1,6 +1,6 @@
 """Style transfer networks, by name."""
 
-from . import adain_lite, adain_vgg19  # noqa: F401 (importing a module registers its stylizer)
+from . import adain_lite, adain_vgg19, weight_free  # noqa: F401 (importing a module registers its stylizer)
 from .base import Stylizer
 from .registry import create_stylizer, list_stylizers, register_stylizer
 from .weights import save_stylizer

@@ -1,0 +1,179 @@
+"""The stylizer report against stylizers whose effect is known."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from timm_debias import Stylizer, cli
+from timm_debias.data.shapes_textures import CLASSES, ShapesTextures
+from timm_debias.stylizer_report import cost
+from timm_debias.stylizer_report import main as report_main
+from timm_debias.stylizer_report.cost import count_macs, count_parameters
+from timm_debias.stylizer_report.readers import CueReader, read_cues, train_reader
+from timm_debias.stylizer_report.statistics import statistics_removed
+
+
+class Keep(Stylizer):
+    """Changes nothing."""
+
+    def encode(self, images):
+        return (images,)
+
+    def style(self, features):
+        return features
+
+    def decode(self, features, style, alpha):
+        return features[0]
+
+
+class Swap(Keep):
+    """Returns the partner."""
+
+    def decode(self, features, style, alpha):
+        return style[0]
+
+
+class Oracle(CueReader):
+    """Reads the shape from the first pixel's red and the texture from its green."""
+
+    def forward(self, images):
+        classes = (images[:, :2, 0, 0] * len(CLASSES)).long()
+        one_hot = nn.functional.one_hot(classes, len(CLASSES)).float()
+        return one_hot[:, 0], one_hot[:, 1]
+
+
+@pytest.fixture
+def marked(monkeypatch):
+    """Drawn images whose first pixel says their classes."""
+    draw = ShapesTextures.__getitem__
+
+    def marked_draw(self, index):
+        image, target = draw(self, index)
+        image[:2, 0, 0] = (torch.tensor([self.shape_labels[index], self.texture_labels[index]]) + 0.5) / len(CLASSES)
+        return image, target
+
+    monkeypatch.setattr(ShapesTextures, '__getitem__', marked_draw)
+
+
+class TestReadCues:
+    def test_nothing_changed(self, marked):
+        found = read_cues(Oracle(), Keep(), 1.0, 32, 56, seed=0)
+        assert found == {'shape': 1.0, 'texture': 0.0, 'content_texture': 1.0}
+
+    def test_without_a_stylizer(self, marked):
+        assert read_cues(Oracle(), None, 0.0, 32, 56, seed=0) == {'shape': 1.0, 'texture': 0.0, 'content_texture': 1.0}
+
+    def test_all_from_the_partner(self, marked):
+        """A partner is never of the content's class, so its shape is never the content's."""
+        found = read_cues(Oracle(), Swap(), 1.0, 32, 56, seed=0)
+        assert found == {'shape': 0.0, 'texture': 1.0, 'content_texture': 0.0}
+
+
+class TestStatistics:
+    images = torch.rand(5, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+
+    def test_nothing_and_everything(self):
+        torch.manual_seed(0)
+        judge = CueReader().eval().requires_grad_(False)
+        assert statistics_removed(Keep(), self.images, judge, batch_size=2) == pytest.approx(0, abs=1e-6)
+        assert statistics_removed(Swap(), self.images, judge, batch_size=2) == pytest.approx(1, abs=1e-6)
+
+    def test_against_the_definition(self):
+        torch.manual_seed(0)
+        judge = CueReader().eval().requires_grad_(False)
+        grey = lambda content, style, alpha: content.mean(1, keepdim=True).expand_as(content)  # noqa: E731
+        partners = self.images[[1, 2, 3, 4, 0]]
+        left = []
+        for level in range(len(judge.statistics(self.images))):
+            ours, own, wanted = (
+                judge.statistics(x)[level] for x in (grey(self.images, None, 1), self.images, partners)
+            )
+            after = sum(float((a - b).square().sum().sqrt()) for a, b in zip(ours, wanted, strict=True))
+            before = sum(float((a - b).square().sum().sqrt()) for a, b in zip(own, wanted, strict=True))
+            left.append(after / before)
+        found = statistics_removed(grey, self.images, judge)
+        assert found == pytest.approx(1 - sum(left) / len(left), abs=1e-4)
+
+
+class TestCost:
+    class Convolution(Keep):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+
+        def decode(self, features, style, alpha):
+            return self.conv(features[0])[:, :3]
+
+    def test_counts(self):
+        stylizer = self.Convolution()
+        assert count_parameters(stylizer) == 3 * 8 * 9
+        assert count_macs(stylizer, 32) == 3 * 8 * 9 * 32 * 32
+
+    def test_times_are_ratios_within_a_turn(self, monkeypatch):
+        """Turns of (step, stylizer) seconds; the first only warms up, and a slow turn slows both alike."""
+        clock = iter([100, 90, 2.0, 1.0, 20.0, 8.0, 2.0, 1.2])
+        monkeypatch.setattr(cost, '_seconds', lambda call: next(clock))
+        found = cost.time_stylizers({'keep': Keep()}, batch_size=2, repeats=3)
+        assert found['keep'] == pytest.approx({'ms': 1000 * 1.2 / 2, 'ratio': 0.5, 'spread': 0.1})
+
+
+@pytest.mark.slow
+def test_reader_learns_both_cues():
+    """After two epochs on 1,024 images both heads are far above chance on images of another seed."""
+    reader = train_reader(0, img_size=32, epochs=6, num_samples=1024)
+    found = read_cues(reader, None, 0.0, 32, 112, seed=1)
+    assert found['shape'] > 0.3
+    assert found['content_texture'] > 0.3
+
+
+@pytest.fixture
+def noise_folder(tmp_path):
+    """Forty images of noise, of which two are held out."""
+    folder = tmp_path / 'noise'
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        Image.fromarray(rng.integers(0, 256, (60, 64, 3), dtype=np.uint8)).save(folder / f'{number:02d}.png')
+    return folder
+
+
+class TestCommand:
+    @pytest.fixture
+    def quick(self, monkeypatch):
+        monkeypatch.setattr(report_main, 'train_reader', lambda seed, size: CueReader().eval())
+
+    def test_report(self, quick, noise_folder, tmp_path, capsys):
+        out = tmp_path / 'report'
+        argv = ['--data-dir', str(noise_folder), '--output', str(out), '--pairs', '8', '--repeats', '0']
+        argv += ['--img-size', '48', '--stylizers', 'adain_lite', 'band_statistics']
+        assert cli.run('stylizer-report', argv) == 0
+        report = json.loads((out / 'report.json').read_text())
+        assert list(report['stylizers']) == ['adain_lite', 'band_statistics']
+        assert report['stylizers']['band_statistics']['psnr'] > 60  # Float rounding only: nothing is lost at alpha 0.
+        assert report['stylizers']['band_statistics']['parameters'] == 0
+        assert (out / 'report.png').is_file()
+        assert capsys.readouterr().out == (out / 'report.md').read_text()
+
+    @pytest.mark.parametrize(
+        ('argv', 'message'),
+        [
+            ([], '--data-dir'),
+            (['--data-dir', 'absent'], 'absent'),
+            (['--stylizers', 'adain_light'], "Did you mean 'adain_lite'"),
+            (['--pairs', '9'], 'multiple of the 8 classes'),
+            (['--pairs', '0'], '--pairs is 0'),
+            (['--img-size', '20'], '--img-size is 20'),
+            (['--weights', 'adain_lite'], 'NAME=PATH'),
+            (['--weights', 'adain_vgg19=x'], "does not name 'adain_vgg19'"),
+            (['--weights', 'adain_lite=absent.safetensors'], 'absent.safetensors'),
+            (['--weights', 'band_statistics=x'], 'no weights'),
+        ],
+    )
+    def test_mistakes(self, argv, message, noise_folder, capsys):
+        given = argv if '--data-dir' in argv or not argv else [*argv, '--data-dir', str(noise_folder)]
+        assert cli.run('stylizer-report', given) == 2
+        assert message in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""The command `timm-debias stylizer-report`: what a stylizer really does."""

@@ -1,0 +1,160 @@
+"""The command `timm-debias stylizer-report`."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.shapes_textures import CLASSES
+from ..errors import DebiasError, did_you_mean
+from ..files import write_text
+from ..flags import Parser, add_flags, config_from
+from ..log import setup_logging
+from ..pictures import save_grid
+from ..stylizer_training.data import Crops, find_images
+from ..stylizer_training.measure import measure
+from ..stylizer_training.texture import RandomTexture
+from ..stylizers import Stylizer, create_stylizer, list_stylizers
+from ..stylizers.registry import describe_stylizers
+from .config import StylizerReportConfig
+from .cost import IMG_SIZE, count_macs, count_parameters, time_stylizers
+from .readers import CueReader, read_cues, train_reader
+from .statistics import statistics_removed
+
+_logger = logging.getLogger(__name__)
+
+_READER_SEED, _PAIRS_SEED = 1000, 2000
+"""Added to the seed, so that the images the reader learned from, and those it is asked about, are apart."""
+
+_READ_SIZE = 64
+_PICTURES = 6
+_ALPHAS = (0.5, 1.0)
+
+Row = dict[str, Any]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure the stylizers that the flags name; returns the exit code.
+
+    Raises:
+        DebiasError: a mistake in the flags or the data, before any measurement.
+    """
+    setup_logging()
+    known = '; '.join(f'{name}: {text}' for name, text in describe_stylizers().items())
+    parser = Parser(
+        prog='timm-debias stylizer-report',
+        description='Measure stylizers on held-out photographs and on drawn images whose shape and texture are known: '
+        f'JSON, a table and a picture in --output. Stylizers: {known}',
+    )
+    add_flags(parser, StylizerReportConfig)
+    config = config_from(StylizerReportConfig, parser.parse_args(argv))
+    stylizers = _create(config)
+    _, held_out = find_images(config.data_dir or [], config.max_images, config.seed)
+    crops = Crops(held_out, config.img_size)
+    images = crops.sample(len(crops), torch.Generator().manual_seed(config.seed))
+    _logger.info(f'{len(images)} held-out photographs at {config.img_size} pixels, {config.pairs} drawn pairs.')
+    report = _report(config, stylizers, images)
+    output = Path(config.output)
+    write_text(output / 'report.json', json.dumps(report, indent=4) + '\n')
+    table = format_table(report['stylizers'])
+    write_text(output / 'report.md', table)
+    _save_picture(stylizers, images, output / 'report.png')
+    _logger.info(f'Report and picture: {output}')
+    print(table, end='')
+    return 0
+
+
+def _create(config: StylizerReportConfig) -> dict[str, Stylizer]:
+    if not config.data_dir:
+        raise DebiasError('no photographs: give --data-dir DIR')
+    # Random filters look at an eighth of the image with 7 pixels.
+    for flag, value, least in (
+        ('--img-size', config.img_size, 48),
+        ('--pairs', config.pairs, len(CLASSES)),
+        ('--repeats', config.repeats, 0),
+    ):
+        if value < least:
+            raise DebiasError(f'{flag} is {value}; expected at least {least}')
+    if config.pairs % len(CLASSES):
+        raise DebiasError(f'--pairs is {config.pairs}; expected a multiple of the {len(CLASSES)} classes')
+    weights = {}
+    for item in config.weights or []:
+        name, separator, path = item.partition('=')
+        if not separator:
+            raise DebiasError(f"--weights '{item}': expected NAME=PATH")
+        if name not in config.stylizers:
+            raise DebiasError(f"--weights '{item}': --stylizers does not name '{name}'")
+        weights[name] = path
+    for name in config.stylizers:
+        if name not in list_stylizers():
+            raise DebiasError(f"--stylizers: unknown stylizer '{name}'. {did_you_mean(name, list_stylizers())}")
+    return {name: create_stylizer(name, weights.get(name)) for name in config.stylizers}
+
+
+def _report(config: StylizerReportConfig, stylizers: Mapping[str, Stylizer], images: torch.Tensor) -> dict[str, Any]:
+    reader = train_reader(config.seed + _READER_SEED, _READ_SIZE)
+    judge = RandomTexture(seed=config.seed + 1)
+    unstylised = read_cues(reader, None, 0.0, _READ_SIZE, config.pairs, config.seed + _PAIRS_SEED)
+    _logger.info(
+        f'The reader names {100 * unstylised["shape"]:.1f} % of shapes and '
+        f'{100 * unstylised["content_texture"]:.1f} % of textures before stylisation.'
+    )
+    times = time_stylizers(stylizers, repeats=config.repeats) if config.repeats else {}
+    rows = {}
+    for name, stylizer in stylizers.items():
+        rows[name] = _measure(config, stylizer, reader, judge, images) | times.get(name, {})
+        _logger.info(f'{name}: measured.')
+    settings = {'threads': torch.get_num_threads(), 'torch': torch.__version__}
+    return {'config': vars(config) | settings, 'reader': unstylised, 'stylizers': rows}
+
+
+def _measure(
+    config: StylizerReportConfig, stylizer: Stylizer, reader: CueReader, judge: RandomTexture, images: torch.Tensor
+) -> Row:
+    row: Row = dict(measure(stylizer, images, judge))
+    row['statistics_removed'] = statistics_removed(stylizer, images, reader)
+    for alpha in _ALPHAS:
+        cues = read_cues(reader, stylizer, alpha, _READ_SIZE, config.pairs, config.seed + _PAIRS_SEED)
+        row |= {f'{name}@{alpha:g}': value for name, value in cues.items()}
+    return row | {'parameters': count_parameters(stylizer), 'macs': count_macs(stylizer)}
+
+
+def format_table(rows: Mapping[str, Row]) -> str:
+    """Return the report as a Markdown table, a row a measure and a column a stylizer."""
+    percent = '{:.1f} %'
+    lines: list[tuple[str, str, str, float]] = [
+        ('Reconstruction at α 0, PSNR in dB', 'psnr', '{:.2f}', 1),
+        ("Distance to the partner's random-filter texture removed at α 1", 'texture_removed', percent, 100),
+        ("Distance to the partner's feature statistics removed at α 1", 'statistics_removed', percent, 100),
+    ]
+    for alpha in _ALPHAS:
+        lines += [
+            (f"Content's shape read at α {alpha:g}", f'shape@{alpha:g}', percent, 100),
+            (f"Partner's texture read at α {alpha:g}", f'texture@{alpha:g}', percent, 100),
+            (f"Content's own texture still read at α {alpha:g}", f'content_texture@{alpha:g}', percent, 100),
+        ]
+    lines += [
+        ('Parameters, millions', 'parameters', '{:.2f}', 1e-6),
+        (f'GMAC for an image at {IMG_SIZE}', 'macs', '{:.2f}', 1e-9),
+        ('Time as a share of a ResNet-50 training step', 'ratio', '{:.3f}', 1),
+    ]
+    table = [f'| | {" | ".join(rows)} |', f'| --- |{" --- |" * len(rows)}']
+    for title, key, pattern, factor in lines:
+        cells = [pattern.format(factor * row[key]) if key in row else '–' for row in rows.values()]
+        table.append(f'| {title} | {" | ".join(cells)} |')
+    return '\n'.join(table) + '\n'
+
+
+@torch.no_grad()
+def _save_picture(stylizers: Mapping[str, Stylizer], images: torch.Tensor, path: Path) -> None:
+    content, style = images[:_PICTURES], images.roll(-1, dims=0)[:_PICTURES]
+    columns = [content, style]
+    titles = ['content', 'partner']
+    for name, stylizer in stylizers.items():
+        for alpha in _ALPHAS:
+            columns.append(stylizer(content, style, alpha))
+            titles.append(f'{name} {alpha:g}')
+    save_grid([list(row) for row in zip(*columns, strict=True)], path, titles)
