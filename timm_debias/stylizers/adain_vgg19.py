@@ -63,9 +63,11 @@ class AdainVgg19(Stylizer):
             *_layer(64, 64),
             *_layer(64, 3)[:-1],
         )
+        self.to(memory_format=torch.channels_last)
 
     def encode(self, images: torch.Tensor) -> Features:
-        return (self.encoder(images),)
+        # Faster than channels first; every layer behind keeps the layout.
+        return (self.encoder(images.contiguous(memory_format=torch.channels_last)),)
 
     def style(self, features: Features) -> Style:
         return mean_std(features[0])
