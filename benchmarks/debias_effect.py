@@ -5,7 +5,8 @@
 Trains a model for every method and seed with one recipe (AdamW, one cycle) and measures clean accuracy, which cue
 decides the conflict images, and accuracy under noise, blur, low contrast and FGSM. Every run is written at once to
 `runs/`, and a second call of the command trains only what is missing. The table, with the differences to plain
-training paired by seed, is `effect.md`; the runs are `effect.csv`.
+training paired by seed, is `effect.md`; the runs are `effect.csv`. Calls for different seeds may run side by side into
+one folder. The stylizer of the paper takes part where its weights are: --methods … adain_vgg19 --vgg19-weights FOLDER.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from torch import nn
 from torchvision.transforms.functional import gaussian_blur, to_tensor
 
 import timm_debias
+from timm_debias import create_stylizer
 from timm_debias.data.shapes_textures import CLASSES, ShapesTextures
 from timm_debias.files import atomic_path, write_text
 
@@ -51,16 +53,22 @@ METHODS = {
     'plain, twice the epochs': Method(epochs_factor=2),
     'adain_lite': Method('adain_lite'),
     'adain_lite, no auxiliary BN': Method('adain_lite', aux_bn=False),
+    'adain_lite, alpha 1': Method('adain_lite', alpha=1.0),
     'band_statistics': Method('band_statistics'),
     'fourier_amplitude': Method('fourier_amplitude'),
+    'adain_vgg19': Method('adain_vgg19'),
 }
+PLAIN = ('plain', 'plain, twice the epochs')
+"""What the others are compared with: as many epochs, and as many images seen."""
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """Return the command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--output', default='output/effect', help='folder of results, gone on with if there')
-    parser.add_argument('--methods', nargs='+', default=list(METHODS), choices=list(METHODS), metavar='METHOD')
+    without_weights = [name for name in METHODS if name != 'adain_vgg19']
+    parser.add_argument('--methods', nargs='+', default=without_weights, choices=list(METHODS), metavar='METHOD')
+    parser.add_argument('--vgg19-weights', help='folder with the weights of adain_vgg19')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4])
     parser.add_argument('--model', default='resnet10t', help='any timm model')
     parser.add_argument('--img-size', type=int, default=64)
@@ -97,9 +105,11 @@ def train(method: Method, seed: int, images: torch.Tensor, labels: torch.Tensor,
     model = timm.create_model(args.model, num_classes=len(CLASSES))
     task: Any = timm.task.ClassificationTask(model, nn.CrossEntropyLoss(), verbose=False)
     if method.stylizer is not None:
+        weights = args.vgg19_weights if method.stylizer == 'adain_vgg19' else None
         task = timm_debias.create_debias_task(
             model,
             method.stylizer,
+            weights,
             gamma=method.gamma,
             alpha=method.alpha,
             aux_bn=method.aux_bn,
@@ -193,7 +203,7 @@ def report(runs: Mapping[tuple[str, int], dict[str, float]], methods: Sequence[s
     for name in methods:
         cells = [spread([runs[name, seed][key] for seed in seeds]) for key in MEASURES]
         text += f'| {name} | {" | ".join(cells)} |\n'
-    for base in [name for name in list(METHODS)[:2] if name in methods]:
+    for base in [name for name in PLAIN if name in methods]:
         text += f'\nDifference to {base}, paired by seed, mean ± 95 % interval.\n\n{head}'
         for name in [name for name in methods if name != base]:
             cells = [interval([runs[name, seed][key] - runs[base, seed][key] for seed in seeds]) for key in MEASURES]
@@ -210,7 +220,15 @@ def check(args: argparse.Namespace) -> str | None:
     """Return what is wrong with the arguments, before any training."""
     if len(set(args.seeds)) != len(args.seeds) or len(args.seeds) > max(TWO_SIDED_95):
         return f'--seeds: expected 1 to {max(TWO_SIDED_95)} different seeds'
-    settings = {key: value for key, value in vars(args).items() if key not in ('output', 'methods', 'seeds', 'threads')}
+    if ('adain_vgg19' in args.methods) != (args.vgg19_weights is not None):
+        return 'adain_vgg19 of --methods and --vgg19-weights go together'
+    try:
+        for name in {METHODS[name].stylizer for name in args.methods} - {None}:
+            create_stylizer(name, args.vgg19_weights if name == 'adain_vgg19' else None)
+    except timm_debias.DebiasError as error:
+        return str(error)
+    own = ('output', 'methods', 'vgg19_weights', 'seeds', 'threads')
+    settings = {key: value for key, value in vars(args).items() if key not in own}
     path = Path(args.output) / 'settings.json'
     if path.is_file() and json.loads(path.read_text()) != settings:
         return f'{path} holds other settings; choose another --output, or the same flags as before'

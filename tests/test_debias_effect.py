@@ -85,3 +85,14 @@ def test_a_second_call_trains_only_what_is_missing(effect, tmp_path, monkeypatch
 def test_twice_a_seed_is_refused(effect, tmp_path):
     args = argparse.Namespace(seeds=[0, 0], output=str(tmp_path))
     assert 'different seeds' in effect.check(args)
+
+
+def test_weights_of_vgg19_and_its_method_go_together(effect, tmp_path, monkeypatch, capsys):
+    for more in (['--methods', 'adain_vgg19'], ['--vgg19-weights', 'folder']):
+        monkeypatch.setattr(sys, 'argv', ['debias_effect.py', '--output', str(tmp_path), *more])
+        assert effect.main() == 2
+        assert 'go together' in capsys.readouterr().err
+    monkeypatch.setattr(sys, 'argv', ['debias_effect.py', '--output', str(tmp_path), '--methods', 'adain_vgg19',
+                                      '--vgg19-weights', 'absent'])  # fmt: skip
+    assert effect.main() == 2
+    assert 'absent: no such file or folder' in capsys.readouterr().err

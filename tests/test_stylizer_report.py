@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from timm_debias import Stylizer, cli
+from timm_debias import Stylizer, cli, create_stylizer
 from timm_debias.data.shapes_textures import CLASSES, ShapesTextures
 from timm_debias.stylizer_report import cost
 from timm_debias.stylizer_report import main as report_main
 from timm_debias.stylizer_report.cost import count_macs, count_parameters
 from timm_debias.stylizer_report.readers import CueReader, read_cues, train_reader
-from timm_debias.stylizer_report.statistics import statistics_removed
+from timm_debias.stylizer_report.statistics import BLOCK, mirrored, shuffled, statistics_removed
 
 
 class Keep(Stylizer):
@@ -99,6 +99,25 @@ class TestStatistics:
         assert found == pytest.approx(1 - sum(left) / len(left), abs=1e-4)
 
 
+class TestReferences:
+    images = torch.rand(2, 3, 2 * BLOCK, 3 * BLOCK, generator=torch.Generator().manual_seed(0))
+
+    def test_mirrored(self):
+        found = mirrored(torch.zeros_like(self.images), self.images, 1.0)
+        assert torch.equal(found[..., 5], self.images[..., 3 * BLOCK - 6])
+
+    def test_shuffled_has_the_partners_blocks_elsewhere(self):
+        found = shuffled(torch.zeros_like(self.images), self.images, 1.0)
+        assert found.shape == self.images.shape
+        blocks, expected = (
+            [x[:, :, y : y + BLOCK, z : z + BLOCK] for y in (0, BLOCK) for z in (0, BLOCK, 2 * BLOCK)]
+            for x in (found, self.images)
+        )
+        places = [[torch.equal(block, other) for other in expected].index(True) for block in blocks]
+        assert sorted(places) == list(range(6))
+        assert places != list(range(6))
+
+
 class TestCost:
     class Convolution(Keep):
         def __init__(self):
@@ -130,6 +149,17 @@ def test_reader_learns_both_cues():
     assert found['content_texture'] > 0.3
 
 
+@pytest.mark.slow
+def test_adain_lite_carries_both_cues():
+    """At alpha = 1 the partner's texture is read at three times chance, and the content's shape mostly still is."""
+    reader = train_reader(1000)
+    before = read_cues(reader, None, 0.0, 64, 280, seed=3000)
+    assert min(before['shape'], before['content_texture']) > 0.9
+    found = read_cues(reader, create_stylizer('adain_lite'), 1.0, 64, 280, seed=3000)
+    assert found['texture'] >= 3 / len(CLASSES)
+    assert found['shape'] >= 0.7
+
+
 @pytest.fixture
 def noise_folder(tmp_path):
     """Forty images of noise, of which two are held out."""
@@ -155,6 +185,7 @@ class TestCommand:
         assert list(report['stylizers']) == ['adain_lite', 'band_statistics']
         assert report['stylizers']['band_statistics']['psnr'] > 60  # Float rounding only: nothing is lost at alpha 0.
         assert report['stylizers']['band_statistics']['parameters'] == 0
+        assert list(report['references']) == ['partner mirrored', 'partner shuffled']
         assert (out / 'report.png').is_file()
         assert capsys.readouterr().out == (out / 'report.md').read_text()
 

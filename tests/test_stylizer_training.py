@@ -12,8 +12,11 @@ from test_stylizers import ENCODER, random_state
 from timm_debias import create_stylizer
 from timm_debias.cli import main
 from timm_debias.stylizer_training.data import Crops
-from timm_debias.stylizer_training.texture import RandomTexture
+from timm_debias.stylizer_training.objectives import LiteObjective
+from timm_debias.stylizer_training.texture import RandomTexture, local_distance
+from timm_debias.stylizers.adain_lite import AdainLite, LiteFeatures
 from timm_debias.stylizers.adain_vgg19 import AdainVgg19
+from timm_debias.stylizers.swatches import GRID
 
 FAST = ['--steps', '4', '-b', '2', '--img-size', '48', '--log-interval', '2', '--checkpoint-interval', '2']
 
@@ -159,10 +162,65 @@ def test_texture_distance_sees_texture_not_place():
         assert texture.distance(moved, stripes) < 0.2 * texture.distance(checks, stripes)
 
 
-def test_gram_matrices_by_a_loop():
+def test_gram_distance_by_a_loop():
+    texture = RandomTexture(0)
+    images, others = (torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    expected = 0.0
+    for ours, theirs in zip(texture(images), texture(others), strict=True):
+        grams = []
+        for responses in (ours[0].flatten(1), theirs[0].flatten(1)):
+            grams.append(sum(torch.outer(pixel, pixel) for pixel in responses.T) / responses.shape[1])
+        expected += float((grams[0] - grams[1]).norm() / (grams[1].norm() + 1e-3))
+    assert float(texture.distance(images, others)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_responses_by_the_definition():
     texture = RandomTexture(0)
     images = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
-    gram = texture(images)[0][0]
-    responses = F.relu(F.conv2d(F.pad(images, (3,) * 4, mode='reflect'), texture.filters, texture.bias))[0]
-    expected = sum(torch.outer(pixel, pixel) for pixel in responses.flatten(1).T) / 1600
-    torch.testing.assert_close(gram, expected, atol=1e-4, rtol=1e-4)
+    levels = texture(images)
+    assert [level.shape[-1] for level in levels] == [40, 20, 10, 5]
+    patch = images[0, :, 10:17, 20:27]  # Around pixel (13, 23).
+    expected = F.relu((texture.filters * patch).sum((1, 2, 3)) + texture.bias)
+    torch.testing.assert_close(levels[0][0, :, 13, 23], expected)
+
+
+def test_local_distance_sees_the_place():
+    """Two halves of stripes and plain ground: the texture of both orders is one, the places are not."""
+    axis = torch.arange(96)
+    stripes = ((axis // 4) % 2).float().expand(3, 96, 96)
+    ground = torch.full((3, 96, 96), 0.5)
+    left = torch.where(axis[:, None] < 48, stripes, ground)[None]
+    right = torch.where(axis[:, None] < 48, ground, stripes)[None]
+    shifted = torch.where(axis[:, None] < 48, stripes.roll(4, -1), ground)[None]
+    texture = RandomTexture(0)
+    far = local_distance(texture(left), texture(right))
+    assert local_distance(texture(left), texture(left)) == 0
+    assert local_distance(texture(shifted), texture(left)) < 0.2 * far
+    assert texture.distance(right, left) < 0.2 * far  # Gram matrices do not see it.
+
+
+def with_keys(keys: torch.Tensor) -> LiteFeatures:
+    """Features that know nothing but their keys."""
+    return LiteFeatures(*[torch.empty(0)] * 4, keys, *[torch.empty(0)] * 6)
+
+
+def test_loss_of_choice_is_zero_for_a_right_choice():
+    """Keys that say what is inside choose inside swatches for inside places; keys that say nothing cannot."""
+    objective = LiteObjective(AdainLite(), 0, torch.device('cpu'))
+    inside = torch.zeros(2, 1, 48, 48)
+    inside[..., :24] = 1
+    signs = 2 * F.adaptive_avg_pool2d(inside, (12, 12)) - 1
+    for scale, low, high in ((30.0, 0.0, 0.02), (0.0, 0.8, 1.2)):
+        assert low <= objective._choice(with_keys(scale * signs), torch.tensor([1, 0]), inside)['choice'] <= high
+
+
+def test_choosing_few_swatches_and_the_same_as_neighbours_costs_nothing():
+    objective = LiteObjective(AdainLite(), 0, torch.device('cpu'))
+    partners, inside = torch.tensor([1, 0]), torch.zeros(0, 1, 48, 48)
+    losses = objective._choice(with_keys(torch.zeros(2, 1, 12, 12)), partners, inside)
+    assert losses['entropy'] == pytest.approx(0.05 * np.log(GRID**2), rel=1e-3)  # Undecided everywhere.
+    assert losses['changes'] == 0
+    keys = 100 * (torch.arange(12) - 5.5).expand(2, 1, 12, 12)  # Chooses the swatches at the left and right border.
+    losses = objective._choice(with_keys(keys), partners, inside)
+    assert losses['entropy'] == pytest.approx(0.05 * np.log(GRID), rel=0.01)
+    assert losses['changes'] == pytest.approx(0.2 * 2 / 11, rel=0.01)

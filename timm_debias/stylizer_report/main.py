@@ -15,14 +15,14 @@ from ..flags import Parser, add_flags, config_from
 from ..log import setup_logging
 from ..pictures import save_grid
 from ..stylizer_training.data import Crops, find_images
-from ..stylizer_training.measure import measure
+from ..stylizer_training.measure import measure, texture_removed
 from ..stylizer_training.texture import RandomTexture
 from ..stylizers import Stylizer, create_stylizer, list_stylizers
 from ..stylizers.registry import describe_stylizers
 from .config import StylizerReportConfig
 from .cost import IMG_SIZE, count_macs, count_parameters, time_stylizers
 from .readers import CueReader, read_cues, train_reader
-from .statistics import statistics_removed
+from .statistics import REFERENCES, statistics_removed
 
 _logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = _report(config, stylizers, images)
     output = Path(config.output)
     write_text(output / 'report.json', json.dumps(report, indent=4) + '\n')
-    table = format_table(report['stylizers'])
+    table = format_table({**report['stylizers'], **report['references']})
     write_text(output / 'report.md', table)
     _save_picture(stylizers, images, output / 'report.png')
     _logger.info(f'Report and picture: {output}')
@@ -107,8 +107,15 @@ def _report(config: StylizerReportConfig, stylizers: Mapping[str, Stylizer], ima
     for name, stylizer in stylizers.items():
         rows[name] = _measure(config, stylizer, reader, judge, images) | times.get(name, {})
         _logger.info(f'{name}: measured.')
+    references = {
+        name: {
+            'texture_removed': texture_removed(transfer, images, judge),
+            'statistics_removed': statistics_removed(transfer, images, reader),
+        }
+        for name, transfer in REFERENCES.items()
+    }
     settings = {'threads': torch.get_num_threads(), 'torch': torch.__version__}
-    return {'config': vars(config) | settings, 'reader': unstylised, 'stylizers': rows}
+    return {'config': vars(config) | settings, 'reader': unstylised, 'stylizers': rows, 'references': references}
 
 
 def _measure(

@@ -2,13 +2,34 @@
 
 import torch
 
-from ..stylizers import Stylizer
+from ..stylizer_training.measure import Transfer
 from .readers import CueReader
+
+BLOCK = 32
+"""Pixels; width of the blocks of `shuffled`."""
+
+
+def mirrored(content: torch.Tensor, style: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Return the partner itself, mirrored: nothing of the content is left, and still a judge sees a difference."""
+    return style.flip(-1)
+
+
+def shuffled(content: torch.Tensor, style: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Return the partner with its blocks shuffled: all of its texture, nothing of its shape, nothing of the content."""
+    rows, columns = (length // BLOCK for length in style.shape[-2:])
+    blocks = style[..., : rows * BLOCK, : columns * BLOCK].unflatten(3, (columns, BLOCK)).unflatten(2, (rows, BLOCK))
+    order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(0))
+    blocks = blocks.transpose(3, 4).flatten(2, 3)[:, :, order]
+    return blocks.unflatten(2, (rows, columns)).transpose(3, 4).flatten(4).flatten(2, 3)
+
+
+REFERENCES: dict[str, Transfer] = {'partner mirrored': mirrored, 'partner shuffled': shuffled}
+"""What the best that texture transfer can do looks like to a judge of texture and statistics."""
 
 
 @torch.no_grad()
 def statistics_removed(
-    stylizer: Stylizer, images: torch.Tensor, judge: CueReader, alpha: float = 1.0, batch_size: int = 16
+    stylizer: Transfer, images: torch.Tensor, judge: CueReader, alpha: float = 1.0, batch_size: int = 16
 ) -> float:
     """Return the share of the distance between the feature statistics of content and partner that stylising removes.
 
@@ -16,7 +37,7 @@ def statistics_removed(
     stages after each is divided by the mean distance of content and partner there.
 
     Args:
-        stylizer: In eval mode.
+        stylizer: In eval mode, or one of `REFERENCES`.
         images: [N, 3, H, W] in [0, 1], N at least 2; each is paired with the next.
         judge: Network that the stylizer was not trained against.
         alpha: Strength of stylisation.

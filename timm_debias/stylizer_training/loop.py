@@ -16,6 +16,7 @@ from ..stylizers import Stylizer, save_stylizer
 from ..stylizers.weights import load_stylizer, load_torch_file
 from .config import StylizerTrainConfig
 from .data import Crops
+from .figures import Batch, make_batch
 from .measure import measure
 from .objectives import Objective
 from .texture import RandomTexture
@@ -85,10 +86,9 @@ class StylizerTrainer:
         config = self.config
         for group in self.optimizer.param_groups:
             group['lr'] = config.lr * _schedule(self.step / config.steps)
-        images = self.crops.sample(config.batch_size, self.generator).to(config.device)
-        shift = int(torch.randint(1, config.batch_size, (1,), generator=self.generator))
-        partners = torch.arange(config.batch_size, device=images.device).roll(shift)
-        losses = self.objective(images, partners)
+        crops = self.crops.sample(config.batch_size, self.generator)
+        batch = make_batch(crops, self.objective.figures(len(crops)), self.generator)
+        losses = self.objective(Batch(*(tensor.to(config.device) for tensor in batch)))
         loss = torch.stack(list(losses.values())).sum()
         if not loss.isfinite():
             raise DebiasError(f'the loss is {loss.item()} at step {self.step}: try a lower --lr than {config.lr}')

@@ -1,19 +1,44 @@
 """How good a stylizer is, on held-out images."""
 
+from collections.abc import Callable, Iterator
+
 import torch
 import torch.nn.functional as F
 
 from ..stylizers import Stylizer
 from .texture import RandomTexture
 
+Transfer = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+"""(content, style, alpha) -> images of the content's size: a stylizer, or a stand-in to compare it with."""
+
+
+def measure(stylizer: Stylizer, images: torch.Tensor, judge: RandomTexture, batch_size: int = 16) -> dict[str, float]:
+    """Return `psnr` and `texture_removed` of `stylizer`; see the functions of these names."""
+    return {
+        'psnr': psnr(stylizer, images, batch_size),
+        'texture_removed': texture_removed(stylizer, images, judge, batch_size),
+    }
+
 
 @torch.no_grad()
-def measure(stylizer: Stylizer, images: torch.Tensor, judge: RandomTexture, batch_size: int = 16) -> dict[str, float]:
-    """Return `psnr` in dB and `texture_removed`, a fraction.
+def psnr(stylizer: Transfer, images: torch.Tensor, batch_size: int = 16) -> float:
+    """Return the PSNR in dB of the reconstruction at alpha = 0, clamped, averaged over images.
 
-    `psnr` compares the reconstruction at alpha = 0, clamped, with the images, averaged over images. `texture_removed`
-    is the share of the distance between the textures of content and partner that stylising at alpha = 1 removes, as
-    `judge` sees it.
+    Args:
+        stylizer: In eval mode.
+        images: [N, 3, H, W] in [0, 1], N at least 2; each is paired with the next.
+        batch_size: Images a forward.
+    """
+    found = []
+    for content, style in _pairs(images, batch_size):
+        rebuilt = stylizer(content, style, 0.0).clamp(0, 1)
+        found.append(-10 * F.mse_loss(rebuilt, content, reduction='none').mean((1, 2, 3)).log10())
+    return torch.cat(found).mean().item()
+
+
+@torch.no_grad()
+def texture_removed(stylizer: Transfer, images: torch.Tensor, judge: RandomTexture, batch_size: int = 16) -> float:
+    """Return the share of the distance between the textures of content and partner that alpha = 1 removes.
 
     Args:
         stylizer: In eval mode.
@@ -21,12 +46,12 @@ def measure(stylizer: Stylizer, images: torch.Tensor, judge: RandomTexture, batc
         judge: With another seed than the filters that the stylizer was trained against.
         batch_size: Images a forward.
     """
-    partners = images.roll(-1, dims=0)
-    psnr, before, after = [], [], []
-    for content, style in zip(images.split(batch_size), partners.split(batch_size), strict=True):
-        rebuilt = stylizer(content, style, 0.0).clamp(0, 1)
-        psnr.append(-10 * F.mse_loss(rebuilt, content, reduction='none').mean((1, 2, 3)).log10())
+    before, after = [], []
+    for content, style in _pairs(images, batch_size):
         before.append(judge.distance(content, style))
         after.append(judge.distance(stylizer(content, style, 1.0).clamp(0, 1), style))
-    removed = 1 - torch.cat(after).mean() / torch.cat(before).mean()
-    return {'psnr': torch.cat(psnr).mean().item(), 'texture_removed': removed.item()}
+    return 1 - (torch.cat(after).mean() / torch.cat(before).mean()).item()
+
+
+def _pairs(images: torch.Tensor, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return zip(images.split(batch_size), images.roll(-1, dims=0).split(batch_size), strict=True)

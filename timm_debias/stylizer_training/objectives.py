@@ -5,10 +5,12 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from ..stylizers.adain_lite import AdainLite
+from ..stylizers.adain_lite import AdainLite, LiteFeatures
 from ..stylizers.adain_vgg19 import AdainVgg19
 from ..stylizers.base import adain, mean_std
-from .texture import RandomTexture
+from ..stylizers.swatches import choose, cut_swatches
+from .figures import Batch
+from .texture import RandomTexture, gram_distance, local_distance
 
 Losses = dict[str, torch.Tensor]
 
@@ -16,8 +18,11 @@ Losses = dict[str, torch.Tensor]
 class Objective(Protocol):
     """Returns the weighted terms of the loss of a batch; their sum is minimised."""
 
-    def __call__(self, images: torch.Tensor, partners: torch.Tensor) -> Losses:
-        """Compute the terms for `images` [B, 3, H, W], image i to get the texture of image partners[i]."""
+    def figures(self, batch_size: int) -> int:
+        """Return how many images of a batch are to be drawn figures."""
+
+    def __call__(self, batch: Batch) -> Losses:
+        """Compute the terms."""
 
 
 class LiteObjective:
@@ -25,26 +30,50 @@ class LiteObjective:
 
     At alpha = 0 the image has to come back; at alpha = 1 its texture, judged by random filters, has to be the
     partner's, while its coarse edges and the normalised features of the encoder's coarsest level stay the content's.
+    A drawn figure, whose restyled self is known, has to look like it place by place.
     """
 
     def __init__(self, stylizer: AdainLite, seed: int, device: torch.device) -> None:
         self.stylizer = stylizer
         self.texture = RandomTexture(seed).to(device)
 
-    def __call__(self, images: torch.Tensor, partners: torch.Tensor) -> Losses:
+    def figures(self, batch_size: int) -> int:
+        return batch_size // 2
+
+    def __call__(self, batch: Batch) -> Losses:
+        images, partners, restyled, inside = batch
+        figures = len(restyled)
         features = self.stylizer.encode(images)
         style = self.stylizer.style(features)
         partner_style = tuple(statistic[partners] for statistic in style)
         rebuilt = self.stylizer.decode(features, style, 0.0)
         stylised = self.stylizer.decode(features, partner_style, 1.0)
-        content = _normalised(features[-1]).detach()
+        seen = self.texture(stylised)
+        seen_figures = [level[:figures] for level in seen]
         outside = F.relu(stylised - 1) + F.relu(-stylised)
         return {
             'reconstruction': 4 * F.l1_loss(rebuilt, images) + 8 * F.mse_loss(rebuilt, images),
-            'texture': 2 * self.texture.distance(stylised, images[partners]).mean(),
-            'edges': 0.15 * F.mse_loss(_edges(stylised), _edges(images)),
-            'content': 0.15 * F.mse_loss(_normalised(self.stylizer.encode(stylised)[-1]), content),
+            'texture': 2 * gram_distance(seen, [level[partners] for level in self.texture(images)]).mean(),
+            'edges': 0.15 * F.mse_loss(_edges(stylised[figures:]), _edges(images[figures:])),
+            'figures': 2 * local_distance(seen_figures, self.texture(restyled)).mean(),
+            **self._choice(features, partners, inside),
             'range': 2 * outside.mean(),
+        }
+
+    def _choice(self, features: LiteFeatures, partners: torch.Tensor, inside: torch.Tensor) -> Losses:
+        """Places within a figure are to choose swatches from within the partner's, few each, and as neighbours do."""
+        figures = len(inside)
+        queries = features.keys
+        weights = choose(cut_swatches(queries).mean((3, 4))[partners], queries)
+        wanted = F.adaptive_avg_pool2d(inside, (queries.shape[-2], queries.shape[-1]))
+        offered = cut_swatches(wanted).mean((2, 3, 4))[partners[:figures]]
+        found = torch.einsum('bk,bkhw->bhw', offered, weights[:figures])
+        entropy = -(weights * (weights + 1e-6).log()).sum(1)
+        changes = weights.diff(dim=2).abs().sum(1).mean() + weights.diff(dim=3).abs().sum(1).mean()
+        return {
+            'choice': 2 * (found - wanted[:, 0]).abs().mean(),
+            'entropy': 0.05 * entropy.mean(),
+            'changes': 0.2 * changes,
         }
 
 
@@ -55,7 +84,11 @@ class VGGObjective:
         self.stylizer = stylizer
         stylizer.encoder.requires_grad_(False)
 
-    def __call__(self, images: torch.Tensor, partners: torch.Tensor) -> Losses:
+    def figures(self, batch_size: int) -> int:
+        return 0
+
+    def __call__(self, batch: Batch) -> Losses:
+        images, partners, *_ = batch
         levels = self.stylizer.style_features(images)
         mean, std = mean_std(levels[-1])
         target = adain(levels[-1], mean[partners], std[partners], 1.0)
@@ -65,11 +98,6 @@ class VGGObjective:
             for statistic, wanted in zip(mean_std(ours), mean_std(theirs), strict=True):
                 style = style + F.mse_loss(statistic, wanted[partners])
         return {'content': F.mse_loss(found[-1], target), 'style': 10 * style}
-
-
-def _normalised(features: torch.Tensor) -> torch.Tensor:
-    mean, std = mean_std(features)
-    return (features - mean) / std
 
 
 def _edges(images: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,73 @@
+"""Swatches: small windows of a style, and an image tiled with those that fit each place."""
+
+import torch
+import torch.nn.functional as F
+
+GRID = 6
+"""Swatches are cut from a grid of this many places a side, evenly spread over the style."""
+
+SIZE = 4
+"""Height and width of a swatch, in positions of the map that places are compared on."""
+
+
+def cut_swatches(features: torch.Tensor, scale: int = 1) -> torch.Tensor:
+    """Return windows [B, GRID², C, SIZE · scale, SIZE · scale] of features [B, C, H, W], H and W multiples of `scale`.
+
+    Windows overlap where the map is small; a map smaller than a window is continued by its last row and column.
+
+    Args:
+        features: What to cut.
+        scale: Its size, in that of the map that places are compared on: windows of both maps are in the same places.
+    """
+    batch, channels = features.shape[:2]
+    rows, columns = (_places(length, scale, features.device) for length in features.shape[-2:])
+    windows = features[:, :, rows][..., columns].view(batch, channels, GRID, SIZE * scale, GRID, SIZE * scale)
+    return windows.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+
+
+def choose(keys: torch.Tensor, queries: torch.Tensor, scale: int = 1) -> torch.Tensor:
+    """Return how much of each swatch each place takes: softmax over keys of their products with the queries.
+
+    Args:
+        keys: [B, K, D].
+        queries: [B, D, H, W].
+        scale: Interpolate the products this many times finer, so that the borders between choices are smooth.
+
+    Returns:
+        [B, K, H · scale, W · scale], of sum 1 over K.
+    """
+    products = torch.einsum('bkd,bdhw->bkhw', keys, queries)
+    if scale > 1:
+        products = F.interpolate(products, scale_factor=scale, mode='bilinear')
+    return products.softmax(dim=1)
+
+
+def assemble(swatches: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Tile a map with swatches, each place with those that `weights` say.
+
+    Every swatch is tiled over the whole map, in mirror images so that tiles join, and the tilings are blended place by
+    place: a pattern goes on undisturbed as long as the same swatches are chosen.
+
+    Args:
+        swatches: [B, K, C, S, S].
+        weights: [B, K, H, W].
+
+    Returns:
+        [B, C, 2·H, 2·W]: blending 2×2 blocks takes a quarter of the time, and is no coarser than to be seen.
+    """
+    # A swatch and its mirror images make a tile whose borders fit each other.
+    tile = torch.cat([swatches, swatches.flip(-1)], dim=-1)
+    tile = torch.cat([tile, tile.flip(-2)], dim=-2)
+    tile = F.pixel_unshuffle(tile, 2)
+    size = tile.shape[-1]
+    height, width = weights.shape[-2:]
+    weights = F.pad(weights, (0, -width % size, 0, -height % size))
+    weights = weights.unflatten(3, (-1, size)).unflatten(2, (-1, size))
+    tiles = torch.einsum('bkipjq,bkcpq->bcipjq', weights, tile)
+    return F.pixel_shuffle(tiles.flatten(4, 5).flatten(2, 3)[..., :height, :width], 2)
+
+
+def _places(length: int, scale: int, device: torch.device) -> torch.Tensor:
+    """Return the positions, GRID · SIZE · scale of them, that the windows take along an axis."""
+    starts = torch.linspace(0, max(length // scale - SIZE, 0), GRID, device=device).round().long() * scale
+    return (starts[:, None] + torch.arange(SIZE * scale, device=device)).clamp(max=length - 1).flatten()
