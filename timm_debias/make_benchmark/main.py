@@ -85,8 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan.write()
         finish(output, manifest)
     except OSError as error:
-        reason = error.strerror or error
-        raise DebiasError(f'{output}: {reason}; once that is mended, the same command goes on from here') from error
+        raise DebiasError(f'stopped by {error}; once that is mended, the same command goes on from here') from error
     print(f'{LABELS[args.kind]}: {plan.files:,} files of {len(source.names):,} images in {output}')
     return 0
 
