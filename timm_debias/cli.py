@@ -14,6 +14,10 @@ COMMANDS = {
     'stylize': ('timm_debias.stylize', 'stylise a folder of images, or look at a grid of pairs'),
     'train-stylizer': ('timm_debias.stylizer_training.main', 'train a style transfer network'),
     'stylizer-report': ('timm_debias.stylizer_report.main', 'measure what stylizers do, side by side'),
+    'make-benchmark': (
+        'timm_debias.make_benchmark.main',
+        'make stylised, corrupted or cue-conflict images from an image folder',
+    ),
 }
 """Subcommand -> (module with `main(argv) -> int`, description)."""
 

@@ -1,0 +1,74 @@
+"""The manifest of a benchmark: what it was made of and how, so that it can be told from others and gone on with."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import DebiasError
+from ..files import write_text
+
+NAME = 'manifest.json'
+
+Manifest = dict[str, Any]
+
+
+def claim(output: Path, manifest: Manifest) -> None:
+    """Write the manifest of a benchmark that is about to be made, or check that `output` holds the same one.
+
+    Raises:
+        DebiasError: `output` holds another benchmark, with what differs, or files that are no benchmark.
+    """
+    path = output / NAME
+    if path.is_file():
+        differences = [*_differences(_read(path), manifest)]
+        if differences:
+            raise DebiasError(
+                f'{path} belongs to another benchmark: {"; ".join(differences)}. Choose another --output, or make the '
+                'rest as the first part was made'
+            )
+        _remove_leftovers(output)
+        return
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DebiasError(f'--output {output} exists and is no benchmark of this command; choose a new folder')
+    _write(path, manifest | {'complete': False})
+
+
+def finish(output: Path, manifest: Manifest) -> None:
+    """Write the manifest of a complete benchmark."""
+    _write(output / NAME, manifest | {'complete': True})
+
+
+def _write(path: Path, manifest: Manifest) -> None:
+    write_text(path, json.dumps(manifest, indent=4, ensure_ascii=False) + '\n')
+
+
+def _read(path: Path) -> Manifest:
+    try:
+        manifest = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise DebiasError(f'{path}: damaged, or not a manifest of this command ({error})') from error
+    if not isinstance(manifest, dict):
+        raise DebiasError(f'{path}: not a manifest of this command')
+    manifest.pop('complete', None)
+    return manifest
+
+
+def _differences(there: Any, now: Any, place: str = '') -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(now, dict):
+        for key in {**there, **now}:
+            yield from _differences(there.get(key), now.get(key), f'{place} {key}'.strip())
+    elif there != now:
+        yield f'{place} was {_short(there)}, now {_short(now)}'
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f'{text[:57]}…'
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Remove the temporary files of a run that was killed: readers of image folders would take them for images."""
+    for path in output.rglob('.*'):
+        if path.suffix in ('.png', '.JPEG', '.json'):
+            path.unlink()
