@@ -251,6 +251,18 @@ def test_contexts_of_the_caller(trained, attack, context):
     assert not attacked.is_inference()
 
 
+def test_model_calls_without_autocast_and_with_gradients_where_needed(labels):
+    model, calls = Linear(), []
+
+    def recording(images):
+        calls.append((torch.is_autocast_enabled('cpu'), torch.is_grad_enabled()))
+        return model(images)
+
+    with torch.autocast('cpu', torch.bfloat16):
+        pgd_default(recording, uniform(8, 3, 4, 4), labels, EPSILON, steps=2)
+    assert calls == [(False, True), (False, True), (False, False)]
+
+
 def test_low_precision_images_are_attacked_in_float32(trained):
     model, images, labels = trained
     rounded = images.bfloat16()
