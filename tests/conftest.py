@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from miniatures import build_miniatures
 from timm_debias.stylizers import Stylizer
 from timm_debias.stylizers.base import Features, Style, adain, mean_std
 
@@ -46,3 +47,13 @@ def photographs() -> Path:
     if not folder.is_dir():
         pytest.skip(f'no real images at {folder}; set TIMM_DEBIAS_DATA')
     return folder
+
+
+@pytest.fixture(scope='session')
+def miniatures(photographs, tmp_path_factory) -> Path:
+    """A data root with a few real photographs in the layout of every benchmark."""
+    if not (photographs / 'imagenet_samples').is_dir():
+        pytest.skip(f'no ImageNet photographs in {photographs}')
+    root = tmp_path_factory.mktemp('miniatures')
+    build_miniatures(photographs / 'imagenet_samples', root)
+    return root

@@ -20,13 +20,17 @@ from ..errors import DebiasError
 from ..files import atomic_path
 from ..flags import Parser, add_flags, config_from
 from ..log import setup_logging
+from .benchmarks import format_benchmarks
 from .config import ValidateConfig
 from .evaluate import evaluate, evaluate_conflict
 from .model import autocast, build_model, prepare_model, resolve_input
+from .selection import check_suite
+from .suite import run_suite
+from .tables import format_results
 
 _logger = logging.getLogger(__name__)
 
-Results = OrderedDict[str, Any]
+Results = dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,9 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     hints = get_type_hints(ValidateConfig)
     config = ValidateConfig(**{field.name: config_from(hints[field.name], args) for field in fields(ValidateConfig)})
+    if config.suite.list_benchmarks:
+        print(format_benchmarks(), end='')
+        return 0
     check_config(config)
-    results = validate(config)
-    log_results(results)
+    if config.suite.benchmarks:
+        results = run_suite(config)
+        _logger.info(format_results(results))
+    else:
+        results = validate(config)
+        log_results(results)
     if config.run.results_file:
         write_results(config.run.results_file, results, config.run.results_format)
     print(f'--result\n{json.dumps(results, indent=4)}', flush=True)
@@ -53,7 +64,7 @@ def build_parser() -> Parser:
     """Return the parser of all flags."""
     parser = Parser(
         prog='validate.py',
-        description='Measure the accuracy of a timm model, and on shapes_textures its shape bias.',
+        description='Measure the accuracy of a timm model on a data set, or with --benchmarks its robustness.',
         epilog=f'--dataset {SHAPES_TEXTURES} is embedded and needs no --data-dir.',
     )
     for config in get_type_hints(ValidateConfig).values():
@@ -75,6 +86,7 @@ def check_config(config: ValidateConfig) -> None:
     folder = os.path.dirname(config.run.results_file)
     if folder and not os.path.isdir(folder):
         raise DebiasError(f"--results-file '{config.run.results_file}': no such folder")
+    check_suite(config)
 
 
 def validate(config: ValidateConfig) -> Results:

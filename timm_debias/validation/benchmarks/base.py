@@ -69,6 +69,9 @@ class Contents:
     partial: bool = False
     """Whether images or classes of the official benchmark are missing."""
 
+    subset: int | None = None
+    """Number of images of each part where only some were drawn, as asked for."""
+
     notes: list[str] = field(default_factory=list)
     """Sentences on the data that belong to the protocol."""
 
@@ -130,5 +133,5 @@ class Benchmark(ABC):
 
         Args:
             states: The state of each part's score, by name.
-            measured: The summaries of the other benchmarks of this run that are done.
+            measured: The summaries of benchmarks of this run that come before this one by name.
         """

@@ -63,7 +63,7 @@ class ImageNetC(Benchmark):
                 f'reduced: the same {suite.subset:,} images of each folder, drawn with seed {setting.seed}, which is '
                 'not the benchmark itself'
             )
-        return Contents(parts, partial, notes)
+        return Contents(parts, partial, suite.subset, notes)
 
     def protocol(self, setting: Setting) -> str:
         """Return the protocol."""
@@ -112,7 +112,7 @@ class ImageNetC(Benchmark):
                 clean = 1 - measured['imagenet'].metrics['top1'] / 100
                 metrics['relative_mce'] = relative_corruption_error(main, clean)
             else:
-                notes.append('relative mCE needs the clean error: measure imagenet in the same run')
+                notes.append('no relative mCE: it needs the error on imagenet, complete and measured in the same run')
         else:
             missing = [corruption for corruption in ALEXNET_ERRORS if corruption not in main]
             notes.append(f'no mCE and no mean error: {", ".join(missing)} missing or without all five severities')

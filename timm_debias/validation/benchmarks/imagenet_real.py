@@ -42,7 +42,7 @@ class ImageNetReal(Benchmark):
         most = max(len(by_file[file]) for file, _, _ in labelled.files)
         targets = [by_file[file] + [-1] * (most - len(by_file[file])) for file, _, _ in labelled.files]
         part = Part(self.name, labelled.images(), torch.tensor(targets), TopK)
-        return Contents([part], listing.partial, [f'labels from {origin}'])
+        return Contents([part], listing.partial, notes=[f'labels from {origin}'])
 
     def protocol(self, setting: Setting) -> str:
         """Return the protocol."""

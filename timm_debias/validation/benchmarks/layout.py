@@ -156,14 +156,14 @@ def check_sizes(images: FolderImages, size: int, what: str) -> None:
         except (OSError, UnidentifiedImageError):
             continue  # Named when it is read, where --on-error decides.
         if found != (size, size):
-            raise DebiasError(size_error(what, images.name(index), found, size))
+            raise DebiasError(f'{what}: {images.name(index)} {size_error(found, size)}')
 
 
-def size_error(what: str, name: str, found: tuple[int, int], size: int) -> str:
-    """Return what to say of an image that has not the published size."""
+def size_error(found: tuple[int, int], size: int) -> str:
+    """Return what to say, after its name, of an image that has not the published size."""
     return (
-        f'{what}: {name} is {found[0]}×{found[1]} pixels, expected {size}×{size}; this benchmark is measured on its '
-        'images as published, without resizing, so these are not they'
+        f'is {found[0]}×{found[1]} pixels, expected {size}×{size}; this benchmark is measured on its images as '
+        'published, without resizing, so these are not they'
     )
 
 
