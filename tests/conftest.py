@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from miniatures import build_miniatures
+
 from timm_debias.stylizers import Stylizer
 from timm_debias.stylizers.base import Features, Style, adain, mean_std
 

@@ -32,7 +32,7 @@ def build_miniatures(samples: Path, root: Path) -> None:
                 path = root / 'imagenet-c' / corruption / str(severity) / wnid / 'ILSVRC2012_val_00000001.JPEG'
                 save(samples, wnid, path, 224, darker=(10 * shade + severity) / 300)
     categories = list(category_classes())
-    for shape, texture in ((0, 1), (0, 2), (3, 4), (5, 3), (15, 0), (7, 7)):
+    for shape, texture in ((0, 1), (0, 2), (3, 4), (5, 3), (15, 0), (7, 7)):  # 7 is the cat.
         wnid = wnids[category_classes()[categories[shape]][0]]
         name = f'{categories[shape]}1-{categories[texture]}2.png'
         save(samples, wnid, root / 'cue-conflict' / categories[shape] / name, 224)

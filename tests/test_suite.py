@@ -1,0 +1,456 @@
+"""`validate.py --benchmarks` as its user runs it, on a few photographs in the layout of every benchmark."""
+
+import csv
+import json
+import os
+import shutil
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+from timm_debias.cli import main
+from timm_debias.validation.attacks import PixelModel, fgsm, pgd
+from timm_debias.validation.benchmarks.categories import category_classes
+from timm_debias.validation.benchmarks.classes import imagenet_classes, subset_classes
+from timm_debias.validation.model import hash_weights
+from timm_debias.validation.results import PartResults
+
+IMG_SIZE = 48
+COMMON = ['--model', 'test_resnet', '--device', 'cpu', '-j', '0', '--img-size', IMG_SIZE, '-b', '4', '--allow-partial']
+
+
+@pytest.fixture(scope='module')
+def checkpoint(miniatures, tmp_path_factory):
+    """A random model whose head knows some photographs by heart: right on some images, wrong on others."""
+    torch.manual_seed(0)
+    model = timm.create_model('test_resnet').eval()
+    paths = sorted((miniatures / 'imagenet').rglob('*.JPEG')) + sorted((miniatures / 'imagenet-a').rglob('*.jpg'))[1:]
+    with torch.no_grad():
+        pixels = [pil_to_tensor(Image.open(path).resize((64, 64))) / 255 for path in paths]
+        features = model.forward_head(model.forward_features(torch.stack(pixels) * 2 - 1), pre_logits=True)
+        centre = features.mean(dim=0)
+        prototypes = torch.nn.functional.normalize(features - centre)
+        torch.nn.init.normal_(model.fc.weight, std=0.5 / prototypes.shape[1] ** 0.5)
+        model.fc.weight[wnid_labels(paths)] = prototypes
+        model.fc.weight.mul_(20 / (features - centre).norm(dim=1).mean())
+        model.fc.bias.copy_(-model.fc.weight @ centre)
+    path = tmp_path_factory.mktemp('model') / 'model.pth'
+    torch.save(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def model(checkpoint):
+    return timm.create_model('test_resnet', checkpoint_path=str(checkpoint)).eval()
+
+
+@pytest.fixture
+def suite(miniatures, checkpoint):
+    """Runs validate.py on the miniatures, with further arguments; returns the exit code."""
+
+    def run(*argv, root=miniatures) -> int:
+        arguments = [*COMMON, '--checkpoint', checkpoint, '--data-root', root, *argv]
+        return main(['validate', *map(str, arguments)])
+
+    return run
+
+
+def result(capsys) -> dict:
+    return json.loads(capsys.readouterr().out.split('--result\n')[1])
+
+
+def error(capsys) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith('timm-debias validate: error: '), lines
+    return lines[-1]
+
+
+@pytest.fixture(scope='module')
+def whole(miniatures, checkpoint, tmp_path_factory):
+    """The folder of an uninterrupted run of everything."""
+    folder = tmp_path_factory.mktemp('whole') / 'results'
+    arguments = [*COMMON, '--checkpoint', checkpoint, '--data-root', miniatures, '--benchmarks', 'all']
+    assert main(['validate', *map(str, [*arguments, '--results-dir', folder])]) == 0
+    return folder
+
+
+def logits_of(model, paths, size=None):
+    """Logits of image files, one by one: resized and cropped by timm's transform, or as they are."""
+    config = timm.data.resolve_data_config({'img_size': IMG_SIZE}, model=model)
+    transform = timm.data.create_transform(**config)
+    if size is not None:
+        normalize = transform.transforms[-1]
+        transform = lambda image: normalize(pil_to_tensor(image) / 255)  # noqa: E731
+    with torch.no_grad():
+        return torch.cat([model(transform(Image.open(path).convert('RGB'))[None]) for path in paths])
+
+
+def wnid_labels(paths):
+    return torch.tensor([imagenet_classes()[path.parent.name] for path in paths])
+
+
+def test_everything_is_measured(whole):
+    results = json.loads((whole / 'results.json').read_text())
+    assert set(results['benchmarks']) == {
+        'cue-conflict', 'fgsm', 'fgsm-ref', 'imagenet', 'imagenet-a', 'imagenet-c', 'imagenet-o', 'imagenet-r',
+        'imagenet-real', 'imagenet-sketch', 'imagenet-v2', 'pgd', 'stylized-imagenet',
+    }  # fmt: skip
+    assert results['absent'] == {'shapes_textures': 'made for models of 8 classes, this one has 1,000'}
+    for entry in results['benchmarks'].values():
+        assert entry['partial']
+        assert entry['protocol']
+        assert len(entry['fingerprint']) == 64
+        assert not entry['skipped']
+    assert 'resized by bilinear' in results['benchmarks']['imagenet']['protocol']
+    assert 'no resize, no crop' in results['benchmarks']['imagenet-c']['protocol']
+    assert list(results)[:9] == [
+        'model', 'top1', 'top1_err', 'top5', 'top5_err', 'param_count', 'img_size', 'crop_pct', 'interpolation'
+    ]  # fmt: skip
+    assert results['top1'] is None  # A partial ImageNet does not pass for ImageNet.
+
+
+def test_weights_are_hashed(whole, model):
+    assert json.loads((whole / 'results.json').read_text())['weights'] == hash_weights(model)
+    other = timm.create_model('test_resnet')
+    assert hash_weights(other) != hash_weights(model)
+
+
+def test_tables(whole):
+    (row,) = csv.DictReader((whole / 'results.csv').open())
+    results = json.loads((whole / 'results.json').read_text())
+    assert next(iter(row)) == 'model'
+    assert float(row['imagenet-c_mce_partial']) == results['imagenet-c_mce_partial']
+    text = (whole / 'results.md').read_text()
+    assert '| imagenet-a | top1 |' in text
+    assert 'humans, published | | | | 95.87' in text
+    assert 'shapes_textures: not measured' in text
+
+
+def test_accuracy_against_a_plain_loop(whole, miniatures, model):
+    measured = json.loads((whole / 'results.json').read_text())['benchmarks']
+    for name, folder in (('imagenet', 'imagenet/val'), ('imagenet-v2', 'imagenetv2-matched-frequency-format-val')):
+        paths = sorted((miniatures / folder).glob('*/*'))
+        labels = torch.tensor([int(path.parent.name) for path in paths]) if 'v2' in name else wnid_labels(paths)
+        right = logits_of(model, paths).argsort(dim=1, descending=True)[:, :5] == labels[:, None]
+        assert measured[name]['images'] == len(paths)
+        assert measured[name]['metrics']['top1'] == pytest.approx(100 * right[:, 0].float().mean().item())
+        assert measured[name]['metrics']['top5'] == pytest.approx(100 * right.any(dim=1).float().mean().item())
+    assert 0 < measured['imagenet-v2']['metrics']['top1'] < 100
+
+
+def test_subset_against_a_plain_loop(whole, miniatures, model):
+    metrics = json.loads((whole / 'results.json').read_text())['benchmarks']['imagenet-r']['metrics']
+    paths = sorted((miniatures / 'imagenet-r').glob('*/*'))
+    indices = list(subset_classes('r').values())
+    logits = logits_of(model, paths)
+    probabilities = logits[:, indices].softmax(dim=1)
+    right = torch.tensor(indices)[probabilities.argmax(dim=1)] == wnid_labels(paths)
+    assert 0 < metrics['top1'] < 100
+    assert metrics['top1'] == pytest.approx(100 * right.float().mean().item())
+    of_all = (logits.argmax(dim=1) == wnid_labels(paths)).float().mean().item()
+    assert metrics['top1_of_1000'] == pytest.approx(100 * of_all)
+    gap = (probabilities.amax(dim=1).mean() - right.float().mean()).abs()  # All five images are in one bin.
+    assert metrics['rms_calibration_error'] == pytest.approx(100 * gap.item(), rel=1e-4)
+
+
+def test_imagenet_o_against_a_plain_loop(whole, miniatures, model):
+    metrics = json.loads((whole / 'results.json').read_text())['benchmarks']['imagenet-o']['metrics']
+    indices = list(subset_classes('o').values())
+    inside = [path for path in (miniatures / 'imagenet' / 'val').glob('*/*') if path.parent.name in subset_classes('o')]
+    scores = [
+        -logits_of(model, paths)[:, indices].softmax(dim=1).amax(dim=1)
+        for paths in (inside, list((miniatures / 'imagenet-o').glob('*/*')))
+    ]
+    above = (scores[1][:, None] > scores[0][None]).float().mean().item()
+    assert metrics['auroc'] == pytest.approx(100 * above)
+    assert (metrics['negatives'], metrics['positives']) == (len(inside), 5)
+
+
+def test_imagenet_c_against_a_plain_loop(whole, miniatures, model):
+    metrics = json.loads((whole / 'results.json').read_text())['benchmarks']['imagenet-c']['metrics']
+    assert len(metrics['errors']) == 19
+    for corruption, row in metrics['errors'].items():
+        paths = sorted((miniatures / 'imagenet-c' / corruption / '4').glob('*/*'))
+        wrong = logits_of(model, paths, 224).argmax(dim=1) != wnid_labels(paths)
+        assert row['4']['error'] == 100 * wrong.float().mean().item()
+    assert 0 < metrics['mean_error_15'] < 100
+    assert 0 < metrics['reference_mean_error_19'] < 100
+    assert metrics['relative_mce'] is not None
+
+
+def test_cue_conflict_against_a_plain_loop(whole, miniatures, model):
+    metrics = json.loads((whole / 'results.json').read_text())['benchmarks']['cue-conflict']['metrics']
+    equal = 'cat1-cat2.png'
+    assert (miniatures / 'cue-conflict' / 'cat' / equal).is_file()
+    paths = [path for path in (miniatures / 'cue-conflict').glob('*/*') if path.name != equal]
+    probabilities = logits_of(model, paths, 224).softmax(dim=1)
+    names = list(category_classes())
+    means = torch.stack([probabilities[:, group].mean(dim=1) for group in category_classes().values()], dim=1)
+    decisions = [names[index] for index in means.argmax(dim=1)]
+    by_shape = sum(path.name.startswith(f'{name}1-') for path, name in zip(paths, decisions, strict=True))
+    by_texture = sum(path.name.endswith(f'-{name}2.png') for path, name in zip(paths, decisions, strict=True))
+    assert sum(row['images'] for row in metrics['categories'].values()) == len(paths)
+    assert by_shape + by_texture > 0
+    assert metrics['shape'] == pytest.approx(100 * by_shape / len(paths))
+    assert metrics['texture'] == pytest.approx(100 * by_texture / len(paths))
+
+
+def test_attacks_against_a_plain_loop(suite, miniatures, model, capsys):
+    arguments = ['--benchmarks', 'fgsm,pgd', '--epsilons', '0', '1.5', '--pgd-steps', '2', '--pgd-step-size', '1']
+    assert suite(*arguments) == 0
+    measured = result(capsys)['benchmarks']
+    config = timm.data.resolve_data_config({'img_size': IMG_SIZE}, model=model)
+    transform = timm.data.create_transform(**config, normalize=False)
+    paths = sorted((miniatures / 'imagenet' / 'val').glob('*/*'))
+    images = torch.stack([transform(Image.open(path).convert('RGB')) for path in paths]) / 255
+    labels, pixel_model = wnid_labels(paths), PixelModel(model, config['mean'], config['std'])
+    generator = torch.Generator().manual_seed(42)
+    right = {'fgsm': 0, 'pgd': 0}
+    for start in range(0, len(images), 4):
+        batch, truth = images[start : start + 4], labels[start : start + 4]
+        for name, moved in (
+            ('fgsm', fgsm(pixel_model, batch, truth, 1.5 / 255)),
+            ('pgd', pgd(pixel_model, batch, truth, 1.5 / 255, 2, 1 / 255, 1, generator)),
+        ):
+            right[name] += int((pixel_model(moved).topk(5, dim=1).indices == truth[:, None]).sum())
+    for name, count in right.items():
+        clean, attacked = measured[name]['metrics']['curve']
+        assert (clean['epsilon'], attacked['epsilon']) == (0, 1.5)
+        assert attacked['top5'] == pytest.approx(100 * count / len(images))
+    assert '2 steps of size 1/255' in measured['pgd']['protocol']
+
+
+@pytest.mark.parametrize('parts', [0, 40])
+def test_killed_and_resumed(suite, whole, tmp_path, capsys, monkeypatch, parts):
+    folder = tmp_path / 'results'
+    save = PartResults.save
+    saved = []
+
+    def save_some(self, name, *arguments):
+        if len(saved) == parts:
+            raise KeyboardInterrupt
+        saved.append(name)
+        return save(self, name, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartResults, 'save', save_some)
+        assert suite('--benchmarks', 'all', '--results-dir', folder) == 130
+    assert not (folder / 'results.json').exists()
+    assert len(list(folder.glob('parts/**/*.json'))) == parts
+    again = []
+    monkeypatch.setattr(PartResults, 'save', lambda self, name, *rest: again.append(name) or save(self, name, *rest))
+    assert suite('--benchmarks', 'all', '--results-dir', folder, '--resume') == 0
+    assert not set(again) & set(saved)
+    assert len(again) + len(saved) == len(list(whole.glob('parts/**/*.json')))
+    for name in ('results.json', 'results.csv', 'results.md'):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_nothing_is_measured_twice(suite, whole, tmp_path, monkeypatch):
+    folder = shutil.copytree(whole, tmp_path / 'results')
+    monkeypatch.setattr(PartResults, 'save', lambda *_: pytest.fail('measured again'))
+    assert suite('--benchmarks', 'all', '--results-dir', folder, '--resume') == 0
+    assert (folder / 'results.json').read_bytes() == (whole / 'results.json').read_bytes()
+
+
+def test_data_workers_change_nothing(suite, whole, capsys):
+    assert suite('--benchmarks', 'imagenet-c,imagenet-a', '-j', '2') == 0
+    before = json.loads((whole / 'results.json').read_text())['benchmarks']
+    after = result(capsys)['benchmarks']
+    assert after['imagenet-a'] == before['imagenet-a']
+    assert after['imagenet-c']['metrics']['errors'] == before['imagenet-c']['metrics']['errors']
+    assert after['imagenet-c']['metrics']['relative_mce'] is None
+
+
+def test_results_of_another_run_are_refused(suite, whole, miniatures, tmp_path, capsys):
+    folder = shutil.copytree(whole, tmp_path / 'results')
+    assert suite('--benchmarks', 'imagenet-a', '--results-dir', folder) == 2
+    assert 'give --resume' in error(capsys)
+    assert suite('--benchmarks', 'imagenet-a', '--results-dir', folder, '--resume', '--amp', '--amp-dtype',
+                 'bfloat16') == 2  # fmt: skip
+    assert "amp was None and is 'bfloat16'" in error(capsys)
+    assert suite('--benchmarks', 'imagenet-a', '--results-dir', folder, '--resume', '--crop-pct', '1') == 2
+    assert 'crop_pct was' in error(capsys)
+    assert suite('--benchmarks', 'pgd', '--results-dir', folder, '--resume', '--pgd-steps', '3') == 2
+    assert 'protocol was' in error(capsys)
+    torch.manual_seed(1)
+    other = tmp_path / 'other.pth'
+    torch.save(timm.create_model('test_resnet').state_dict(), other)
+    assert suite('--benchmarks', 'imagenet-a', '--results-dir', folder, '--resume', '--checkpoint', other) == 2
+    assert 'weights was' in error(capsys)
+    data = shutil.copytree(miniatures / 'imagenet-a', tmp_path / 'data')
+    next(data.glob('*/*.jpg')).rename(next(data.glob('*/*.jpg')).with_name('9.jpg'))
+    place = ['--benchmark-dir', f'imagenet-a={data}']
+    assert suite('--benchmarks', 'imagenet-a', '--results-dir', folder, '--resume', *place) == 2
+    assert 'fingerprint was' in error(capsys)
+
+
+def test_benchmark_dir(suite, whole, miniatures, tmp_path, capsys):
+    shutil.copytree(miniatures / 'imagenet-r', tmp_path / 'elsewhere')
+    assert suite('--benchmarks', 'imagenet-r', '--benchmark-dir', f'imagenet-r={tmp_path / "elsewhere"}') == 0
+    before = json.loads((whole / 'results.json').read_text())['benchmarks']['imagenet-r']
+    assert result(capsys)['benchmarks']['imagenet-r'] == before
+
+
+def test_absent_benchmarks_are_named(suite, tmp_path, miniatures, capsys):
+    (tmp_path / 'imagenet-a').symlink_to(miniatures / 'imagenet-a')
+    assert suite('--benchmarks', 'all', root=tmp_path) == 0
+    output = capsys.readouterr()
+    results = json.loads(output.out.split('--result\n')[1])
+    assert set(results['benchmarks']) == {'imagenet-a'}
+    assert 'no folder of imagenet in --data-root' in results['absent']['fgsm']
+    assert 'imagenet-c: left out, no folder of imagenet-c' in output.err
+    assert suite('--benchmarks', 'imagenet-c', root=tmp_path) == 2
+    message = error(capsys)
+    for part in ('imagenet-c', str(tmp_path), 'looked for imagenet-c, ImageNet-C', '--benchmark-dir imagenet-c=PATH'):
+        assert part in message
+
+
+def test_shapes_textures(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = timm.create_model('test_resnet', num_classes=8)
+    path = tmp_path / 'model.pth'
+    torch.save(model.state_dict(), path)
+    arguments = [*COMMON, '--img-size', 32, '--num-classes', 8, '--checkpoint', path, '-b', 256]
+    assert main(['validate', *map(str, [*arguments, '--benchmarks', 'shapes_textures'])]) == 0
+    ours = result(capsys)
+    assert main(['validate', *map(str, [*COMMON[:-1], *arguments[len(COMMON) :], '--dataset', 'shapes_textures'])]) == 0
+    theirs = result(capsys)
+    assert ours['shapes_textures_top1'] == theirs['top1']
+    assert ours['shapes_textures_shape'] == theirs['conflict_shape']
+    assert ours['shapes_textures_texture'] == theirs['conflict_texture']
+    assert main(['validate', *map(str, [*arguments, '--benchmarks', 'imagenet-a'])]) == 2
+    message = error(capsys)
+    for part in ('imagenet-a', '1,000 classes', 'has 8', 'shapes_textures', '--data-dir'):
+        assert part in message
+
+
+@pytest.fixture
+def spoiled(miniatures, tmp_path):
+    """A data root whose ImageNet-R has a torn image, and that image."""
+    root = tmp_path / 'data'
+    shutil.copytree(miniatures / 'imagenet-r', root / 'imagenet-r')
+    path = sorted((root / 'imagenet-r').glob('*/*'))[2]
+    path.write_bytes(path.read_bytes()[:300])
+    return root, path
+
+
+def test_unreadable_image(suite, spoiled, capsys):
+    root, path = spoiled
+    assert suite('--benchmarks', 'imagenet-r', root=root) == 2
+    message = error(capsys)
+    for part in ('imagenet-r', 'unreadable image', str(path), '--on-error skip'):
+        assert part in message
+
+
+@pytest.mark.parametrize('batch_size', [1, 4])
+def test_skipped_images_are_counted_and_named(suite, spoiled, capsys, batch_size):
+    root, path = spoiled
+    assert suite('--benchmarks', 'imagenet-r', '--on-error', 'skip', '-b', batch_size, root=root) == 0
+    entry = result(capsys)['benchmarks']['imagenet-r']
+    assert entry['skipped'] == [str(path)]
+    assert entry['images'] == 4
+
+
+def test_no_readable_image(suite, spoiled, capsys):
+    root, _ = spoiled
+    for path in (root / 'imagenet-r').glob('*/*'):
+        path.write_bytes(b'')
+    assert suite('--benchmarks', 'imagenet-r', '--on-error', 'skip', root=root) == 2
+    assert 'none of its 5 images can be read' in error(capsys)
+
+
+def test_wrong_size_beyond_the_sample(suite, miniatures, tmp_path, capsys, monkeypatch):
+    """The check before the run sees a sample; the others are checked as they are read, even with --on-error skip."""
+    shutil.copytree(miniatures / 'stylized-imagenet', tmp_path / 'stylized-imagenet')
+    path = sorted((tmp_path / 'stylized-imagenet').rglob('*.png'))[1]
+    Image.new('RGB', (225, 224)).save(path)
+    monkeypatch.setattr('timm_debias.validation.benchmarks.layout.SIZE_SAMPLE', 1)
+    assert suite('--benchmarks', 'stylized-imagenet', '--on-error', 'skip', root=tmp_path) == 2
+    message = error(capsys)
+    assert f'{path} is 225×224 pixels, expected 224×224' in message
+
+
+def test_model_that_does_not_take_the_published_size(suite, capsys, tmp_path):
+    path = tmp_path / 'vit.pth'
+    torch.save(timm.create_model('test_vit', img_size=160).state_dict(), path)
+    arguments = ['--model', 'test_vit', '--checkpoint', path, '--img-size', 160]
+    arguments += ['--model-kwargs', 'img_size=160', 'dynamic_img_size=False']
+    assert suite('--benchmarks', 'imagenet-c', *arguments) == 2
+    assert 'test_vit does not take 224×224 images' in error(capsys)
+
+
+@pytest.mark.parametrize('name', ['imagenet-a', 'fgsm'])
+def test_logits_that_are_not_finite(suite, checkpoint, tmp_path, capsys, name):
+    weights = torch.load(checkpoint)
+    weights['fc.bias'][3] = float('nan')
+    torch.save(weights, tmp_path / 'nan.pth')
+    assert suite('--benchmarks', name, '--checkpoint', tmp_path / 'nan.pth') == 2
+    message = error(capsys)
+    assert name in message
+    assert 'not finite' in message
+
+
+def test_disk_full(suite, whole, tmp_path, capsys, monkeypatch):
+    folder = shutil.copytree(whole, tmp_path / 'results')
+    before = (folder / 'results.json').read_bytes()
+    (folder / 'parts' / 'imagenet-a.json').unlink()
+
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'replace', full)
+        assert suite('--benchmarks', 'all', '--results-dir', folder, '--resume') == 2
+    message = error(capsys)
+    assert 'imagenet-a.json' in message
+    assert 'No space left on device' in message
+    assert (folder / 'results.json').read_bytes() == before
+    assert not list(folder.rglob('.*'))
+    assert suite('--benchmarks', 'all', '--results-dir', folder, '--resume') == 0
+    assert (folder / 'results.json').read_bytes() == before
+
+
+def test_torn_results(suite, whole, tmp_path, capsys):
+    folder = shutil.copytree(whole, tmp_path / 'results')
+    (folder / 'parts' / 'imagenet-a.json').write_text('{"identity"')
+    assert suite('--benchmarks', 'imagenet-a', '--results-dir', folder, '--resume') == 2
+    assert 'imagenet-a.json' in error(capsys)
+
+
+def test_list_benchmarks(capsys):
+    assert main(['validate', '--list-benchmarks']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith('| name | images |')
+    assert len(lines) == 16
+
+
+@pytest.mark.parametrize(
+    ('flags', 'parts'),
+    [
+        (['--benchmarks', 'imagenet-x'], ["unknown benchmark 'imagenet-x'", "'imagenet-"]),
+        (['--benchmarks', 'imagenet', '--benchmark-dir', 'imagenet'], ['NAME=PATH']),
+        (['--benchmarks', 'imagenet', '--benchmark-dir', 'imagenet=nowhere'], ['imagenet=nowhere', 'no such folder']),
+        (['--benchmarks', 'fgsm', '--benchmark-dir', 'fgsm=.'], ["'fgsm'", 'imagenet']),
+        (['--benchmarks', 'imagenet', '--data-root', 'nowhere'], ["--data-root 'nowhere'"]),
+        (['--benchmarks', 'imagenet', '--data-dir', '.'], ['--data-dir', '--data-root']),
+        (['--benchmarks', 'imagenet', '--dataset', 'shapes_textures'], ['--dataset']),
+        (['--benchmarks', 'imagenet', '--results-file', 'a.csv'], ['--results-file', '--results-dir']),
+        (['--benchmarks', 'imagenet', '--resume'], ['--resume', '--results-dir']),
+        (['--benchmarks', 'imagenet', '--in-chans', '1'], ['RGB']),
+        (['--benchmarks', 'imagenet-c', '--subset', '0'], ['--subset is 0']),
+        (['--benchmarks', 'pgd', '--pgd-steps', '0'], ['--pgd-steps is 0']),
+        (['--benchmarks', 'pgd', '--epsilons', '-1'], ['--epsilons', '-1']),
+        (['--benchmarks', 'fgsm', '--model-dtype', 'bfloat16'], ['fgsm', 'float32']),
+        (['--results-dir', 'a'], ['--data-root', '--benchmarks']),
+    ],
+    ids=lambda value: ' '.join(value) if value[0].startswith('-') else '',
+)
+def test_mistakes(suite, capsys, flags, parts):
+    assert suite(*flags) == 2
+    message = error(capsys)
+    for part in parts:
+        assert part in message
