@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniatures import build_miniatures
+from miniatures import SUITE_FLAGS, build_miniatures, build_model
 
+from timm_debias.cli import main
 from timm_debias.stylizers import Stylizer
 from timm_debias.stylizers.base import Features, Style, adain, mean_std
 
@@ -57,3 +58,22 @@ def miniatures(photographs, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp('miniatures')
     build_miniatures(photographs / 'imagenet_samples', root)
     return root
+
+
+@pytest.fixture(scope='session')
+def suite_checkpoint(miniatures, tmp_path_factory) -> Path:
+    """A model of 1,000 classes that is right on some of the miniatures."""
+    path = tmp_path_factory.mktemp('model') / 'model.pth'
+    torch.save(build_model(miniatures).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def suite(miniatures, suite_checkpoint):
+    """Runs validate.py on the miniatures, with further arguments; returns the exit code."""
+
+    def run(*argv, root=miniatures) -> int:
+        arguments = [*SUITE_FLAGS, '--checkpoint', suite_checkpoint, '--data-root', root, *argv]
+        return main(['validate', *map(str, arguments)])
+
+    return run

@@ -2,11 +2,29 @@
 
 from pathlib import Path
 
+import timm
+import torch
 from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from timm_debias.metrics import ALEXNET_ERRORS, EXTRA_CORRUPTIONS, SEVERITIES
 from timm_debias.validation.benchmarks.categories import category_classes
 from timm_debias.validation.benchmarks.classes import imagenet_classes, subset_classes
+
+IMG_SIZE = 48
+SUITE_FLAGS = [
+    '--model',
+    'test_resnet',
+    '--device',
+    'cpu',
+    '-j',
+    '0',
+    '--img-size',
+    IMG_SIZE,
+    '-b',
+    '4',
+    '--allow-partial',
+]
 
 
 def build_miniatures(samples: Path, root: Path) -> None:
@@ -44,3 +62,24 @@ def save(samples: Path, wnid: str, path: Path, size: int, darker: float = 0.0) -
     with Image.open(samples / wnid / f'{wnid}.jpg') as image:
         square = image.convert('RGB').resize((size, size))
     square.point(lambda value: int(value * (1 - darker))).save(path)
+
+
+def build_model(root: Path) -> torch.nn.Module:
+    """Return a random model whose head knows some photographs by heart: right on some images, wrong on others."""
+    torch.manual_seed(0)
+    model = timm.create_model('test_resnet').eval()
+    paths = sorted((root / 'imagenet').rglob('*.JPEG')) + sorted((root / 'imagenet-a').rglob('*.jpg'))[1:]
+    with torch.no_grad():
+        pixels = [pil_to_tensor(Image.open(path).resize((64, 64))) / 255 for path in paths]
+        features = model.forward_head(model.forward_features(torch.stack(pixels) * 2 - 1), pre_logits=True)
+        centre = features.mean(dim=0)
+        prototypes = torch.nn.functional.normalize(features - centre)
+        torch.nn.init.normal_(model.fc.weight, std=0.5 / prototypes.shape[1] ** 0.5)
+        model.fc.weight[wnid_labels(paths)] = prototypes
+        model.fc.weight.mul_(20 / (features - centre).norm(dim=1).mean())
+        model.fc.bias.copy_(-model.fc.weight @ centre)
+    return model
+
+
+def wnid_labels(paths):
+    return torch.tensor([imagenet_classes()[path.parent.name] for path in paths])

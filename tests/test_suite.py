@@ -2,60 +2,26 @@
 
 import csv
 import json
-import os
 import shutil
 
 import pytest
 import timm
 import torch
+from miniatures import IMG_SIZE, SUITE_FLAGS, wnid_labels
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from timm_debias.cli import main
 from timm_debias.validation.attacks import PixelModel, fgsm, pgd
 from timm_debias.validation.benchmarks.categories import category_classes
-from timm_debias.validation.benchmarks.classes import imagenet_classes, subset_classes
+from timm_debias.validation.benchmarks.classes import subset_classes
 from timm_debias.validation.model import hash_weights
 from timm_debias.validation.results import PartResults
 
-IMG_SIZE = 48
-COMMON = ['--model', 'test_resnet', '--device', 'cpu', '-j', '0', '--img-size', IMG_SIZE, '-b', '4', '--allow-partial']
-
 
 @pytest.fixture(scope='module')
-def checkpoint(miniatures, tmp_path_factory):
-    """A random model whose head knows some photographs by heart: right on some images, wrong on others."""
-    torch.manual_seed(0)
-    model = timm.create_model('test_resnet').eval()
-    paths = sorted((miniatures / 'imagenet').rglob('*.JPEG')) + sorted((miniatures / 'imagenet-a').rglob('*.jpg'))[1:]
-    with torch.no_grad():
-        pixels = [pil_to_tensor(Image.open(path).resize((64, 64))) / 255 for path in paths]
-        features = model.forward_head(model.forward_features(torch.stack(pixels) * 2 - 1), pre_logits=True)
-        centre = features.mean(dim=0)
-        prototypes = torch.nn.functional.normalize(features - centre)
-        torch.nn.init.normal_(model.fc.weight, std=0.5 / prototypes.shape[1] ** 0.5)
-        model.fc.weight[wnid_labels(paths)] = prototypes
-        model.fc.weight.mul_(20 / (features - centre).norm(dim=1).mean())
-        model.fc.bias.copy_(-model.fc.weight @ centre)
-    path = tmp_path_factory.mktemp('model') / 'model.pth'
-    torch.save(model.state_dict(), path)
-    return path
-
-
-@pytest.fixture(scope='module')
-def model(checkpoint):
-    return timm.create_model('test_resnet', checkpoint_path=str(checkpoint)).eval()
-
-
-@pytest.fixture
-def suite(miniatures, checkpoint):
-    """Runs validate.py on the miniatures, with further arguments; returns the exit code."""
-
-    def run(*argv, root=miniatures) -> int:
-        arguments = [*COMMON, '--checkpoint', checkpoint, '--data-root', root, *argv]
-        return main(['validate', *map(str, arguments)])
-
-    return run
+def model(suite_checkpoint):
+    return timm.create_model('test_resnet', checkpoint_path=str(suite_checkpoint)).eval()
 
 
 def result(capsys) -> dict:
@@ -69,10 +35,10 @@ def error(capsys) -> str:
 
 
 @pytest.fixture(scope='module')
-def whole(miniatures, checkpoint, tmp_path_factory):
+def whole(miniatures, suite_checkpoint, tmp_path_factory):
     """The folder of an uninterrupted run of everything."""
     folder = tmp_path_factory.mktemp('whole') / 'results'
-    arguments = [*COMMON, '--checkpoint', checkpoint, '--data-root', miniatures, '--benchmarks', 'all']
+    arguments = [*SUITE_FLAGS, '--checkpoint', suite_checkpoint, '--data-root', miniatures, '--benchmarks', 'all']
     assert main(['validate', *map(str, [*arguments, '--results-dir', folder])]) == 0
     return folder
 
@@ -86,10 +52,6 @@ def logits_of(model, paths, size=None):
         transform = lambda image: normalize(pil_to_tensor(image) / 255)  # noqa: E731
     with torch.no_grad():
         return torch.cat([model(transform(Image.open(path).convert('RGB'))[None]) for path in paths])
-
-
-def wnid_labels(paths):
-    return torch.tensor([imagenet_classes()[path.parent.name] for path in paths])
 
 
 def test_everything_is_measured(whole):
@@ -314,111 +276,18 @@ def test_shapes_textures(tmp_path, capsys):
     model = timm.create_model('test_resnet', num_classes=8)
     path = tmp_path / 'model.pth'
     torch.save(model.state_dict(), path)
-    arguments = [*COMMON, '--img-size', 32, '--num-classes', 8, '--checkpoint', path, '-b', 256]
-    assert main(['validate', *map(str, [*arguments, '--benchmarks', 'shapes_textures'])]) == 0
+    flags = f'--model test_resnet --device cpu -j 0 --img-size 32 --num-classes 8 --checkpoint {path}'.split()
+    assert main(['validate', *flags, '--benchmarks', 'shapes_textures']) == 0
     ours = result(capsys)
-    assert main(['validate', *map(str, [*COMMON[:-1], *arguments[len(COMMON) :], '--dataset', 'shapes_textures'])]) == 0
+    assert main(['validate', *flags, '--dataset', 'shapes_textures']) == 0
     theirs = result(capsys)
     assert ours['shapes_textures_top1'] == theirs['top1']
     assert ours['shapes_textures_shape'] == theirs['conflict_shape']
     assert ours['shapes_textures_texture'] == theirs['conflict_texture']
-    assert main(['validate', *map(str, [*arguments, '--benchmarks', 'imagenet-a'])]) == 2
+    assert main(['validate', *flags, '--benchmarks', 'imagenet-a']) == 2
     message = error(capsys)
     for part in ('imagenet-a', '1,000 classes', 'has 8', 'shapes_textures', '--data-dir'):
         assert part in message
-
-
-@pytest.fixture
-def spoiled(miniatures, tmp_path):
-    """A data root whose ImageNet-R has a torn image, and that image."""
-    root = tmp_path / 'data'
-    shutil.copytree(miniatures / 'imagenet-r', root / 'imagenet-r')
-    path = sorted((root / 'imagenet-r').glob('*/*'))[2]
-    path.write_bytes(path.read_bytes()[:300])
-    return root, path
-
-
-def test_unreadable_image(suite, spoiled, capsys):
-    root, path = spoiled
-    assert suite('--benchmarks', 'imagenet-r', root=root) == 2
-    message = error(capsys)
-    for part in ('imagenet-r', 'unreadable image', str(path), '--on-error skip'):
-        assert part in message
-
-
-@pytest.mark.parametrize('batch_size', [1, 4])
-def test_skipped_images_are_counted_and_named(suite, spoiled, capsys, batch_size):
-    root, path = spoiled
-    assert suite('--benchmarks', 'imagenet-r', '--on-error', 'skip', '-b', batch_size, root=root) == 0
-    entry = result(capsys)['benchmarks']['imagenet-r']
-    assert entry['skipped'] == [str(path)]
-    assert entry['images'] == 4
-
-
-def test_no_readable_image(suite, spoiled, capsys):
-    root, _ = spoiled
-    for path in (root / 'imagenet-r').glob('*/*'):
-        path.write_bytes(b'')
-    assert suite('--benchmarks', 'imagenet-r', '--on-error', 'skip', root=root) == 2
-    assert 'none of its 5 images can be read' in error(capsys)
-
-
-def test_wrong_size_beyond_the_sample(suite, miniatures, tmp_path, capsys, monkeypatch):
-    """The check before the run sees a sample; the others are checked as they are read, even with --on-error skip."""
-    shutil.copytree(miniatures / 'stylized-imagenet', tmp_path / 'stylized-imagenet')
-    path = sorted((tmp_path / 'stylized-imagenet').rglob('*.png'))[1]
-    Image.new('RGB', (225, 224)).save(path)
-    monkeypatch.setattr('timm_debias.validation.benchmarks.layout.SIZE_SAMPLE', 1)
-    assert suite('--benchmarks', 'stylized-imagenet', '--on-error', 'skip', root=tmp_path) == 2
-    message = error(capsys)
-    assert f'{path} is 225×224 pixels, expected 224×224' in message
-
-
-def test_model_that_does_not_take_the_published_size(suite, capsys, tmp_path):
-    path = tmp_path / 'vit.pth'
-    torch.save(timm.create_model('test_vit', img_size=160).state_dict(), path)
-    arguments = ['--model', 'test_vit', '--checkpoint', path, '--img-size', 160]
-    arguments += ['--model-kwargs', 'img_size=160', 'dynamic_img_size=False']
-    assert suite('--benchmarks', 'imagenet-c', *arguments) == 2
-    assert 'test_vit does not take 224×224 images' in error(capsys)
-
-
-@pytest.mark.parametrize('name', ['imagenet-a', 'fgsm'])
-def test_logits_that_are_not_finite(suite, checkpoint, tmp_path, capsys, name):
-    weights = torch.load(checkpoint)
-    weights['fc.bias'][3] = float('nan')
-    torch.save(weights, tmp_path / 'nan.pth')
-    assert suite('--benchmarks', name, '--checkpoint', tmp_path / 'nan.pth') == 2
-    message = error(capsys)
-    assert name in message
-    assert 'not finite' in message
-
-
-def test_disk_full(suite, whole, tmp_path, capsys, monkeypatch):
-    folder = shutil.copytree(whole, tmp_path / 'results')
-    before = (folder / 'results.json').read_bytes()
-    (folder / 'parts' / 'imagenet-a.json').unlink()
-
-    def full(*_):
-        raise OSError(28, 'No space left on device')
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, 'replace', full)
-        assert suite('--benchmarks', 'all', '--results-dir', folder, '--resume') == 2
-    message = error(capsys)
-    assert 'imagenet-a.json' in message
-    assert 'No space left on device' in message
-    assert (folder / 'results.json').read_bytes() == before
-    assert not list(folder.rglob('.*'))
-    assert suite('--benchmarks', 'all', '--results-dir', folder, '--resume') == 0
-    assert (folder / 'results.json').read_bytes() == before
-
-
-def test_torn_results(suite, whole, tmp_path, capsys):
-    folder = shutil.copytree(whole, tmp_path / 'results')
-    (folder / 'parts' / 'imagenet-a.json').write_text('{"identity"')
-    assert suite('--benchmarks', 'imagenet-a', '--results-dir', folder, '--resume') == 2
-    assert 'imagenet-a.json' in error(capsys)
 
 
 def test_list_benchmarks(capsys):
@@ -426,31 +295,3 @@ def test_list_benchmarks(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith('| name | images |')
     assert len(lines) == 16
-
-
-@pytest.mark.parametrize(
-    ('flags', 'parts'),
-    [
-        (['--benchmarks', 'imagenet-x'], ["unknown benchmark 'imagenet-x'", "'imagenet-"]),
-        (['--benchmarks', 'imagenet', '--benchmark-dir', 'imagenet'], ['NAME=PATH']),
-        (['--benchmarks', 'imagenet', '--benchmark-dir', 'imagenet=nowhere'], ['imagenet=nowhere', 'no such folder']),
-        (['--benchmarks', 'fgsm', '--benchmark-dir', 'fgsm=.'], ["'fgsm'", 'imagenet']),
-        (['--benchmarks', 'imagenet', '--data-root', 'nowhere'], ["--data-root 'nowhere'"]),
-        (['--benchmarks', 'imagenet', '--data-dir', '.'], ['--data-dir', '--data-root']),
-        (['--benchmarks', 'imagenet', '--dataset', 'shapes_textures'], ['--dataset']),
-        (['--benchmarks', 'imagenet', '--results-file', 'a.csv'], ['--results-file', '--results-dir']),
-        (['--benchmarks', 'imagenet', '--resume'], ['--resume', '--results-dir']),
-        (['--benchmarks', 'imagenet', '--in-chans', '1'], ['RGB']),
-        (['--benchmarks', 'imagenet-c', '--subset', '0'], ['--subset is 0']),
-        (['--benchmarks', 'pgd', '--pgd-steps', '0'], ['--pgd-steps is 0']),
-        (['--benchmarks', 'pgd', '--epsilons', '-1'], ['--epsilons', '-1']),
-        (['--benchmarks', 'fgsm', '--model-dtype', 'bfloat16'], ['fgsm', 'float32']),
-        (['--results-dir', 'a'], ['--data-root', '--benchmarks']),
-    ],
-    ids=lambda value: ' '.join(value) if value[0].startswith('-') else '',
-)
-def test_mistakes(suite, capsys, flags, parts):
-    assert suite(*flags) == 2
-    message = error(capsys)
-    for part in parts:
-        assert part in message

@@ -54,10 +54,11 @@ def run_suite(config: ValidateConfig) -> dict[str, Any]:
     measured = [_check_data(config, benchmark, roots, setting, input_config) for benchmark, roots in selected.items()]
     header = describe_model(config, model, input_config)
     folder = Path(config.suite.results_dir) if config.suite.results_dir else None
-    stored = PartResults(folder, header | _settings(config), config.suite.resume)
+    settings = _settings(config, input_config)
+    stored = PartResults(folder, header | settings, config.suite.resume)
     model = prepare_model(config, model)
     states = _measure_parts(config, model, input_config, measured, stored)
-    results = _collect(header, measured, absent, states)
+    results = _collect(header, settings, measured, absent, states)
     if folder is not None:
         write_tables(folder, results)
     return results
@@ -92,16 +93,20 @@ def describe_model(config: ValidateConfig, model: nn.Module, input_config: dict[
     }
 
 
-def _settings(config: ValidateConfig) -> dict[str, Any]:
-    """Return what the results depend on besides model, data and protocol."""
-    run = config.run
+def _settings(config: ValidateConfig, input_config: dict[str, Any]) -> dict[str, Any]:
+    """Return what the results depend on besides weights, data and protocol."""
+    run, model = config.run, config.model
     return {
+        'model_kwargs': {name: str(value) for name, value in model.model_kwargs.items()},
+        'gp': model.gp,
+        'reparam': model.reparam,
+        'fast_norm': model.fast_norm,
+        'mean': list(input_config['mean']),
+        'std': list(input_config['std']),
         'amp': run.amp_dtype if run.amp else None,
         'model_dtype': run.model_dtype,
         'channels_last': run.channels_last,
-        'torchcompile': config.model.torchcompile,
-        'mean': config.model.mean,
-        'std': config.model.std,
+        'torchcompile': model.torchcompile,
         'on_error': config.suite.on_error,
     }
 
@@ -135,6 +140,7 @@ def _measure_parts(
 
 def _collect(
     header: dict[str, Any],
+    settings: dict[str, Any],
     measured: Sequence[Measured],
     absent: dict[str, str],
     results: dict[str, dict[str, Any]],
@@ -160,7 +166,7 @@ def _collect(
         row[key], row[f'{key}_err'] = (None, None) if value is None else (round(value, 4), round(100 - value, 4))
     row |= {key: header[key] for key in ('param_count', 'img_size', 'crop_pct', 'interpolation')}
     row |= {key: None if value is None else round(value, 4) for key, value in headline.items()}
-    return {**row, 'weights': header['weights'], 'absent': absent, 'benchmarks': benchmarks}
+    return {**row, 'weights': header['weights'], 'settings': settings, 'absent': absent, 'benchmarks': benchmarks}
 
 
 def _entry(item: Measured, summary: Summary, results: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .results import write_json, write_result
 
-_NOT_COLUMNS = ('weights', 'absent', 'benchmarks')
+_NOT_COLUMNS = ('weights', 'settings', 'absent', 'benchmarks')
 
 
 def write_tables(folder: Path, results: Mapping[str, Any]) -> None:

@@ -130,7 +130,7 @@ class Pgd(AttackBenchmark):
         suite = setting.suite
         size = '2.5 · epsilon / steps' if suite.pgd_step_size is None else f'{suite.pgd_step_size:g}/255'
         return (
-            f'PGD on the cross-entropy, {suite.pgd_steps} steps of size {size}, {suite.pgd_restarts} random starts '
+            f'PGD on the cross-entropy, {suite.pgd_steps} steps of size {size}, random starts: {suite.pgd_restarts} '
             f'(seed {setting.seed}, batches of {setting.batch_size}), {_SPACE}'
         )
 

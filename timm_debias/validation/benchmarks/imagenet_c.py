@@ -42,10 +42,9 @@ class ImageNetC(Benchmark):
     def contents(self, roots: Mapping[str, Path], setting: Setting) -> Contents:
         """Return a part for each corruption and severity; the extra corruptions are measured where they are there."""
         root, suite = roots[self.name], setting.suite
-        folders = self._folders(root, suite.allow_partial)
+        folders, partial = self._folders(root, suite.allow_partial)
         chosen: set[str] | None = None
-        parts, partial, notes = [], len(folders) % SEVERITIES > 0, []
-        partial = partial or any((corruption, 1) not in folders for corruption in ALEXNET_ERRORS)
+        parts, notes = [], []
         for corruption, severity in folders:
             part_name = f'{self.name}/{corruption}/{severity}'
             listing = read_class_folders(
@@ -124,8 +123,8 @@ class ImageNetC(Benchmark):
             )
         return notes
 
-    def _folders(self, root: Path, allow_partial: bool) -> list[tuple[str, int]]:
-        """Return corruption and severity of each folder that is there."""
+    def _folders(self, root: Path, allow_partial: bool) -> tuple[list[tuple[str, int]], bool]:
+        """Return corruption and severity of each folder that is there, and whether some are missing."""
         there = [
             (corruption, severity)
             for corruption in _CORRUPTIONS
@@ -147,7 +146,7 @@ class ImageNetC(Benchmark):
                 f'<corruption>/<severity> ({shown}), expected such as gaussian_noise/1; complete it, or give '
                 '--allow-partial to measure what is there'
             )
-        return there
+        return there, bool(missing)
 
 
 def _choose(listing: Listing, number: int, seed: int) -> set[str]:

@@ -24,7 +24,7 @@ class ImageNetReal(Benchmark):
 
     name = 'imagenet-real'
     needs = ('imagenet',)
-    layout = "that of imagenet; real.json beside it, timm's copy where missing"
+    layout = "that of imagenet; labels in real.json, timm's copy where missing"
     num_images = 46_837
     metric = 'top-1, top-5'
     source = 'Beyer et al., arXiv 2006.07159'
