@@ -13,18 +13,8 @@ from timm_debias.validation.benchmarks.classes import imagenet_classes, subset_c
 
 IMG_SIZE = 48
 SUITE_FLAGS = [
-    '--model',
-    'test_resnet',
-    '--device',
-    'cpu',
-    '-j',
-    '0',
-    '--img-size',
-    IMG_SIZE,
-    '-b',
-    '4',
-    '--allow-partial',
-]
+    '--model', 'test_resnet', '--device', 'cpu', '-j', '0', '--img-size', IMG_SIZE, '-b', '4', '--allow-partial'
+]  # fmt: skip
 
 
 def build_miniatures(samples: Path, root: Path) -> None:

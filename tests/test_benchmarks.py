@@ -67,6 +67,11 @@ def test_registry():
         register_benchmark(ImageNet)
 
 
+def test_documentation_has_the_table():
+    text = (Path(__file__).parents[1] / 'docs' / 'benchmarks.md').read_text(encoding='utf-8')
+    assert format_benchmarks() in text
+
+
 @pytest.mark.parametrize('name', list_benchmarks())
 def test_declarations(name):
     benchmark = get_benchmark(name)
