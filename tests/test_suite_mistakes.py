@@ -38,6 +38,14 @@ def test_unreadable_image(suite, spoiled, capsys):
         assert part in message
 
 
+def test_another_try_after_a_mistake_needs_no_resume(suite, spoiled, tmp_path, capsys):
+    root, _ = spoiled
+    place = ['--benchmarks', 'imagenet-r', '--results-dir', tmp_path / 'results']
+    assert suite(*place, root=root) == 2
+    assert 'unreadable image' in error(capsys)
+    assert suite(*place, '--on-error', 'skip', root=root) == 0
+
+
 @pytest.mark.parametrize('batch_size', [1, 4])
 def test_skipped_images_are_counted_and_named(suite, spoiled, capsys, batch_size):
     root, path = spoiled
@@ -72,7 +80,9 @@ def test_model_that_does_not_take_the_published_size(suite, capsys, tmp_path):
     arguments = ['--model', 'test_vit', '--checkpoint', path, '--img-size', 160]
     arguments += ['--model-kwargs', 'img_size=160', 'dynamic_img_size=False']
     assert suite('--benchmarks', 'imagenet-c', *arguments) == 2
-    assert 'test_vit does not take 224×224 images' in error(capsys)
+    assert 'test_vit does not take 224×224 images, the size of a benchmark' in error(capsys)
+    assert suite('--benchmarks', 'imagenet-a', *arguments, '--img-size', 96) == 2
+    assert 'test_vit does not take 96×96 images (' in error(capsys)
 
 
 @pytest.mark.parametrize('name', ['imagenet-a', 'fgsm'])

@@ -49,7 +49,9 @@ def measure(
         DebiasError: a model that does not take the images, an image that cannot be used, or logits that are not finite.
     """
     runner = _Runner(config, model, input_config, tasks)
-    runner.check_sizes({task.transform.size for task in tasks if isinstance(task.transform, AsPublished)})
+    own = tuple(input_config['input_size'][-2:])
+    for size in {(task.transform.size,) * 2 if isinstance(task.transform, AsPublished) else own for task in tasks}:
+        runner.check_size(size, own)
     run = config.run
     batches = PartBatches(
         [(task.part.images, task.transform) for task in tasks], run.batch_size, run.workers, run.pin_mem
@@ -73,19 +75,24 @@ class _Runner:
         self._progress = _Progress(tasks, config.run.log_freq)
 
     @torch.inference_mode()
-    def check_sizes(self, sizes: set[int]) -> None:
-        """Raise `DebiasError` where the model does not take images of one of the sizes."""
+    def check_size(self, size: tuple[int, int], own: tuple[int, int]) -> None:
+        """Raise `DebiasError` where the model does not take images of a size, (height, width).
+
+        Args:
+            size: The size.
+            own: The size of the model's own transform, which the user may change.
+        """
         self._model.eval()
-        for size in sizes:
-            images = torch.zeros(1, 3, size, size, device=self._device, dtype=next(self._model.parameters()).dtype)
-            try:
-                self._model(images)
-            except (RuntimeError, AssertionError, ValueError) as error:
-                reason = ' '.join(str(error).split())[:200]
-                raise DebiasError(
-                    f'{self._config.model.model} does not take {size}×{size} images, the size of a benchmark that must '
-                    f'not be resized ({reason}); try --img-size {size} or --model-kwargs img_size={size}'
-                ) from error
+        images = torch.zeros(1, 3, *size, device=self._device, dtype=next(self._model.parameters()).dtype)
+        try:
+            self._model(images)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = ' '.join(str(error).split())[:200]
+            published = '' if size == own else ', the size of a benchmark that must not be resized'
+            raise DebiasError(
+                f'{self._config.model.model} does not take {size[1]}×{size[0]} images{published} ({reason}); see '
+                '--img-size and --model-kwargs img_size=N'
+            ) from error
 
     def run(self, part: Part, loaded: Iterator[Batch]) -> dict[str, Any]:
         """Return the result of a part."""

@@ -29,14 +29,14 @@ class PartResults:
         if folder is None:
             return
         path = folder / 'run.json'
-        if path.exists():
-            if not resume:
-                raise DebiasError(
-                    f'--results-dir {folder} holds results already; give --resume to go on with them, or another folder'
-                )
+        if not any((folder / 'parts').glob('**/*.json')):
+            write_json(path, identity)
+        elif resume:
             _check_same(path, read_json(path), identity)
         else:
-            write_json(path, identity)
+            raise DebiasError(
+                f'--results-dir {folder} holds results already; give --resume to go on with them, or another folder'
+            )
 
     def load(self, name: str, identity: Identity) -> dict[str, Any] | None:
         """Return the result of a part that was measured before, None where it was not.

@@ -124,7 +124,7 @@ class ConflictDecisions:
 
     def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
         """Count a batch."""
-        probabilities = logits.double().softmax(dim=1)
+        probabilities = logits.float().softmax(dim=1)
         means = torch.stack([probabilities[:, group].mean(dim=1) for group in self._groups], dim=1)
         decided = (means.argmax(dim=1, keepdim=True) == targets).cpu()
         shapes = targets[:, 0].cpu()
