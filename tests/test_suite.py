@@ -250,6 +250,28 @@ def test_results_of_another_run_are_refused(suite, whole, miniatures, tmp_path, 
     assert 'fingerprint was' in error(capsys)
 
 
+def test_other_labels_are_refused(suite, miniatures, tmp_path, capsys):
+    (tmp_path / 'imagenet').symlink_to(miniatures / 'imagenet')
+    labels = [[1]] * 50_000
+    (tmp_path / 'real.json').write_text(json.dumps(labels))
+    place = ['--benchmarks', 'imagenet-real', '--results-dir', tmp_path / 'results', '--resume']
+    assert suite(*place, root=tmp_path) == 0
+    labels[0] = [2]
+    (tmp_path / 'real.json').write_text(json.dumps(labels))
+    assert suite(*place, root=tmp_path) == 2
+    assert 'targets was' in error(capsys)
+
+
+def test_reduced_imagenet_c_is_marked(suite, capsys):
+    assert suite('--benchmarks', 'imagenet-c', '--subset', 1) == 0
+    results = result(capsys)
+    assert results['imagenet-c_mce_subset1_partial'] > 0
+    entry = results['benchmarks']['imagenet-c']
+    assert entry['subset'] == 1
+    assert entry['images'] == 95
+    assert 'reduced' in entry['protocol']
+
+
 def test_benchmark_dir(suite, whole, miniatures, tmp_path, capsys):
     shutil.copytree(miniatures / 'imagenet-r', tmp_path / 'elsewhere')
     assert suite('--benchmarks', 'imagenet-r', '--benchmark-dir', f'imagenet-r={tmp_path / "elsewhere"}') == 0

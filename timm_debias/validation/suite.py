@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,8 +123,12 @@ def _measure_parts(
     tasks: list[Task] = []
     for item in measured:
         for part in item.contents.parts:
-            identities[part.name] = {'images': len(part.images), 'fingerprint': part.images.fingerprint}
-            identities[part.name] |= {'protocol': item.protocol}
+            identities[part.name] = {
+                'images': len(part.images),
+                'fingerprint': part.images.fingerprint,
+                'targets': hashlib.sha256(part.targets.numpy().tobytes()).hexdigest(),
+                'protocol': item.protocol,
+            }
             result = stored.load(part.name, identities[part.name])
             if result is None:
                 tasks.append(Task(part, item.transform))
@@ -160,7 +163,7 @@ def _collect(
         mark = f'_subset{item.contents.subset}' if item.contents.subset else ''
         mark += '_partial' if item.contents.partial else ''
         headline |= {f'{name}_{key}{mark}': value for key, value in summaries[name].headline.items()}
-    row: dict[str, Any] = OrderedDict(model=header['model'])
+    row: dict[str, Any] = {'model': header['model']}
     for key in ('top1', 'top5'):
         value = summaries['imagenet'].metrics[key] if 'imagenet' in complete else None
         row[key], row[f'{key}_err'] = (None, None) if value is None else (round(value, 4), round(100 - value, 4))

@@ -17,7 +17,8 @@ from .layout import FolderImages, check_class_folders, check_sizes, list_images
 from .registry import register_benchmark
 
 PUBLISHED_DECISIONS = {'humans': (9236, 398), 'ResNet-50': (162, 572)}
-"""Decisions for shape and for texture in the per-trial data of bethgelab/model-vs-human."""
+"""Decisions for shape and for texture, counted in the per-trial data of rgeirhos/texture-vs-shape: raw-data/
+style-transfer-512-nomask-experiment (ten humans) and …-experiment-trained-CNNs (ResNet-50 of torchvision)."""
 
 _NUM_FILES = 1_280
 _NAME = re.compile(r'([a-z]+)\d+-([a-z]+)\d+\.png')

@@ -21,6 +21,6 @@ class ImageNetV2(TopKBenchmark):
 
     def folder_classes(self, root: Path) -> Mapping[str, int]:
         """Return the classes by number where the folders are numbers, by wnid otherwise."""
-        if (root / '0').is_dir():
+        if any(path.name.isdecimal() for path in root.iterdir()):
             return {str(index): index for index in range(self.num_classes)}
         return imagenet_classes()
