@@ -31,7 +31,7 @@ class CueConflict(Benchmark):
     name = 'cue-conflict'
     folders = ('cue-conflict', 'cue_conflict', 'style-transfer-preprocessed-512')
     needs = ('cue-conflict',)
-    layout = 'cue-conflict/<shape>/<shape>N-<texture>M.png, 224×224'
+    layout = '`cue-conflict/<shape>/<shape>N-<texture>M.png`, 224×224'
     num_images = 1_200
     metric = 'shape bias, shape and texture fractions'
     source = 'Geirhos et al., ICLR 2019'

@@ -53,6 +53,6 @@ class ImageNet(TopKBenchmark):
     name = 'imagenet'
     folders = ('imagenet/val', 'imagenet/validation', 'imagenet-1k/val', 'ILSVRC2012/val')
     needs = ('imagenet',)
-    layout = 'imagenet/val/<wnid>/ILSVRC2012_val_*.JPEG'
+    layout = '`imagenet/val/<wnid>/ILSVRC2012_val_*.JPEG`'
     num_images = 50_000
     source = 'Russakovsky et al., IJCV 2015'

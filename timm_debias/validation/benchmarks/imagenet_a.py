@@ -62,6 +62,6 @@ class ImageNetA(SubsetBenchmark):
     subset = 'a'
     folders = ('imagenet-a',)
     needs = ('imagenet-a',)
-    layout = 'imagenet-a/<wnid>/*.jpg'
+    layout = '`imagenet-a/<wnid>/*.jpg`'
     num_images = 7_500
     source = 'Hendrycks et al., CVPR 2021'

@@ -33,7 +33,7 @@ class ImageNetC(Benchmark):
     name = 'imagenet-c'
     folders = ('imagenet-c', 'ImageNet-C')
     needs = ('imagenet-c',)
-    layout = 'imagenet-c/<corruption>/<1…5>/<wnid>/*.JPEG, 224×224'
+    layout = '`imagenet-c/<corruption>/<1…5>/<wnid>/*.JPEG`, 224×224'
     num_images = len(ALEXNET_ERRORS) * SEVERITIES * _IMAGES_OF_FOLDER
     metric = 'mCE, relative mCE, mean error'
     source = 'Hendrycks & Dietterich, ICLR 2019'

@@ -22,7 +22,7 @@ class ImageNetO(Benchmark):
     name = 'imagenet-o'
     folders = ('imagenet-o',)
     needs = ('imagenet-o', 'imagenet')
-    layout = 'imagenet-o/<wnid>/*, and that of imagenet'
+    layout = '`imagenet-o/<wnid>/*`, and that of imagenet'
     num_images = 2_000
     metric = 'AUPR, AUROC, FPR95'
     source = 'Hendrycks et al., CVPR 2021'

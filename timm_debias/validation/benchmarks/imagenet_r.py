@@ -12,6 +12,6 @@ class ImageNetR(SubsetBenchmark):
     subset = 'r'
     folders = ('imagenet-r',)
     needs = ('imagenet-r',)
-    layout = 'imagenet-r/<wnid>/*.jpg'
+    layout = '`imagenet-r/<wnid>/*.jpg`'
     num_images = 30_000
     source = 'Hendrycks et al., ICCV 2021'

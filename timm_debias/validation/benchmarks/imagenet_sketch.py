@@ -11,6 +11,6 @@ class ImageNetSketch(TopKBenchmark):
     name = 'imagenet-sketch'
     folders = ('imagenet-sketch', 'sketch')
     needs = ('imagenet-sketch',)
-    layout = 'imagenet-sketch/<wnid>/*.JPEG'
+    layout = '`imagenet-sketch/<wnid>/*.JPEG`'
     num_images = 50_889
     source = 'Wang et al., NeurIPS 2019'

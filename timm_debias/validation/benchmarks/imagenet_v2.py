@@ -15,7 +15,7 @@ class ImageNetV2(TopKBenchmark):
     name = 'imagenet-v2'
     folders = ('imagenetv2-matched-frequency-format-val', 'imagenet-v2', 'imagenetv2')
     needs = ('imagenet-v2',)
-    layout = 'imagenetv2-matched-frequency-format-val/<0…999 or wnid>/*.jpeg'
+    layout = '`imagenetv2-matched-frequency-format-val/<0…999 or wnid>/*.jpeg`'
     num_images = 10_000
     source = 'Recht et al., ICML 2019'
 

@@ -11,7 +11,7 @@ class StylizedImageNet(TopKBenchmark):
     name = 'stylized-imagenet'
     folders = ('stylized-imagenet/val', 'Stylized-ImageNet/val', 'stylized-imagenet', 'Stylized-ImageNet')
     needs = ('stylized-imagenet',)
-    layout = 'stylized-imagenet/val/<wnid>/*, 224×224'
+    layout = '`stylized-imagenet/val/<wnid>/*`, 224×224'
     num_images = 50_000
     image_size = 224
     source = 'Geirhos et al., ICLR 2019'
