@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import timm
@@ -12,11 +13,17 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from timm_debias.cli import main
+from timm_debias.metrics import ALEXNET_ERRORS
 from timm_debias.validation.attacks import PixelModel, fgsm, pgd
+from timm_debias.validation.benchmarks import Contents, Part, get_benchmark
 from timm_debias.validation.benchmarks.categories import category_classes
 from timm_debias.validation.benchmarks.classes import subset_classes
+from timm_debias.validation.benchmarks.layout import FolderImages
+from timm_debias.validation.loading import AsPublished
 from timm_debias.validation.model import hash_weights
 from timm_debias.validation.results import PartResults
+from timm_debias.validation.scores import TopK
+from timm_debias.validation.suite import Measured, _collect
 
 
 @pytest.fixture(scope='module')
@@ -183,6 +190,49 @@ def test_attacks_against_a_plain_loop(suite, miniatures, model, capsys):
         assert (clean['epsilon'], attacked['epsilon']) == (0, 1.5)
         assert attacked['top5'] == pytest.approx(100 * count / len(images))
     assert '2 steps of size 1/255' in measured['pgd']['protocol']
+
+
+def test_pgd_has_what_the_flags_say(suite, monkeypatch, capsys):
+    calls = []
+
+    def record(model, images, labels, epsilon, steps, step_size, restarts, generator):
+        calls.append((255 * epsilon, steps, 255 * step_size, restarts, torch.rand(1, generator=generator).item()))
+        return images
+
+    monkeypatch.setattr('timm_debias.validation.attacks.pgd', record)
+    assert suite('--benchmarks', 'pgd', '--epsilons', 2, 8, '--pgd-steps', 5, '--pgd-restarts', 3) == 0
+    assert suite('--benchmarks', 'pgd', '--epsilons', 8, '--pgd-step-size', 1.5, '--seed', 1) == 0
+    assert [call[:4] for call in calls[::2]] == [
+        pytest.approx(expected) for expected in ((2, 5, 1, 3), (8, 5, 4, 3), (8, 10, 1.5, 1))
+    ]
+    # Every part starts from the seed, so that it does not matter which parts were measured before.
+    assert calls[0][4] == calls[2][4] != calls[1][4]
+    assert calls[0][4] != calls[4][4]
+
+
+def test_amp_is_for_what_is_no_attack(suite, monkeypatch, capsys):
+    kinds = []
+    update = TopK.update
+    monkeypatch.setattr(TopK, 'update', lambda *arguments: kinds.append(arguments[1].dtype) or update(*arguments))
+    assert suite('--benchmarks', 'fgsm,imagenet', '--amp', '--amp-dtype', 'bfloat16', '-b', 8) == 0
+    assert kinds == [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize(('partial', 'known'), [(False, True), (True, False)])
+def test_complete_imagenet_c_needs_a_complete_imagenet(partial, known):
+    def measured(name, names, partial):
+        parts = [
+            Part(part, FolderImages(Path(), ['a'], [1]), torch.zeros(1, dtype=torch.int64), TopK) for part in names
+        ]
+        return Measured(get_benchmark(name), Contents(parts, partial), AsPublished(224), 'protocol')
+
+    names = [f'imagenet-c/{corruption}/{severity}' for corruption in ALEXNET_ERRORS for severity in range(1, 6)]
+    state = {'state': {'images': 10, 'top1': 5, 'top5': 7}, 'images': 10, 'skipped': []}
+    header = dict.fromkeys(('model', 'weights', 'param_count', 'img_size', 'crop_pct', 'interpolation'))
+    run = [measured('imagenet', ['imagenet'], partial), measured('imagenet-c', names, False)]
+    results = _collect(header, {}, run, {}, dict.fromkeys(['imagenet', *names], state))
+    assert (results['imagenet-c_relative_mce'] is not None) == known
+    assert results['top1'] == (50 if known else None)
 
 
 @pytest.mark.parametrize('parts', [0, 40])
