@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from miniatures import SUITE_FLAGS, build_miniatures, build_model
 
+from timm_debias.cli import main
 from timm_debias.stylizers import Stylizer
 from timm_debias.stylizers.base import Features, Style, adain, mean_std
 
@@ -46,3 +48,32 @@ def photographs() -> Path:
     if not folder.is_dir():
         pytest.skip(f'no real images at {folder}; set TIMM_DEBIAS_DATA')
     return folder
+
+
+@pytest.fixture(scope='session')
+def miniatures(photographs, tmp_path_factory) -> Path:
+    """A data root with a few real photographs in the layout of every benchmark."""
+    if not (photographs / 'imagenet_samples').is_dir():
+        pytest.skip(f'no ImageNet photographs in {photographs}')
+    root = tmp_path_factory.mktemp('miniatures')
+    build_miniatures(photographs / 'imagenet_samples', root)
+    return root
+
+
+@pytest.fixture(scope='session')
+def suite_checkpoint(miniatures, tmp_path_factory) -> Path:
+    """A model of 1,000 classes that is right on some of the miniatures."""
+    path = tmp_path_factory.mktemp('model') / 'model.pth'
+    torch.save(build_model(miniatures).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def suite(miniatures, suite_checkpoint):
+    """Runs validate.py on the miniatures, with further arguments; returns the exit code."""
+
+    def run(*argv, root=miniatures) -> int:
+        arguments = [*SUITE_FLAGS, '--checkpoint', suite_checkpoint, '--data-root', root, *argv]
+        return main(['validate', *map(str, arguments)])
+
+    return run

@@ -71,9 +71,37 @@ class ValidateRunConfig:
 
 
 @dataclass(frozen=True)
+class SuiteConfig:
+    """Benchmarks of the field"""
+
+    benchmarks: str = flag('', 'benchmarks to measure, separated by commas, or all that are there', metavar='NAMES')
+    list_benchmarks: bool = flag(False, 'print a table of the benchmarks and stop')
+    data_root: str = flag('', "folder that holds the benchmarks' folders under their usual names", metavar='DIR')
+    benchmark_dir: list[str] | None = flag(
+        None, 'folder of a benchmark that lies elsewhere; repeatable', nargs='+', action='extend', metavar='NAME=PATH'
+    )
+    allow_partial: bool = flag(False, 'accept benchmarks of which classes or images are missing; the results say so')
+    subset: int | None = flag(None, 'reduced imagenet-c: images of each folder, drawn by --seed', type=int, metavar='N')
+    on_error: str = flag('stop', 'what to do at an image that cannot be read', choices=['stop', 'skip'])
+    results_dir: str = flag('', 'folder for the results, part by part, and for results.json, .csv and .md')
+    resume: bool = flag(False, 'go on with the results in --results-dir')
+    epsilons: list[float] | None = flag(
+        None,
+        'largest changes of a pixel by attacks, in 1/255; 16 for fgsm and 4 for pgd if not given',
+        nargs='+',
+        type=float,
+        metavar='E',
+    )
+    pgd_steps: int = flag(10, 'steps of pgd', metavar='N')
+    pgd_step_size: float | None = flag(None, 'step of pgd in 1/255; 2.5 · epsilon / steps if not given', type=float)
+    pgd_restarts: int = flag(1, 'random starts of pgd', metavar='N')
+
+
+@dataclass(frozen=True)
 class ValidateConfig:
     """Everything a measurement depends on."""
 
     data: ValidateDataConfig
     model: ValidateModelConfig
     run: ValidateRunConfig
+    suite: SuiteConfig

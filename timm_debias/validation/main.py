@@ -6,15 +6,12 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, get_type_hints
 
 import torch
-from timm.data import create_loader, resolve_data_config
-from timm.layers import set_fast_norm
-from timm.models import create_model, load_checkpoint
-from timm.utils import random_seed, reparameterize_model
-from torch import nn
+from timm.data import create_loader
+from timm.utils import random_seed
 
 from ..checks import check_device, check_model_name
 from ..data.checks import check_image_folder, class_names
@@ -23,12 +20,17 @@ from ..errors import DebiasError
 from ..files import atomic_path
 from ..flags import Parser, add_flags, config_from
 from ..log import setup_logging
+from .benchmarks import format_benchmarks
 from .config import ValidateConfig
 from .evaluate import evaluate, evaluate_conflict
+from .model import autocast, build_model, prepare_model, resolve_input
+from .selection import check_suite
+from .suite import run_suite
+from .tables import format_results
 
 _logger = logging.getLogger(__name__)
 
-Results = OrderedDict[str, Any]
+Results = dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,9 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     hints = get_type_hints(ValidateConfig)
     config = ValidateConfig(**{field.name: config_from(hints[field.name], args) for field in fields(ValidateConfig)})
+    if config.suite.list_benchmarks:
+        print(format_benchmarks(), end='')
+        return 0
     check_config(config)
-    results = validate(config)
-    log_results(results)
+    if config.suite.benchmarks:
+        results = run_suite(config)
+        _logger.info(format_results(results))
+    else:
+        results = validate(config)
+        log_results(results)
     if config.run.results_file:
         write_results(config.run.results_file, results, config.run.results_format)
     print(f'--result\n{json.dumps(results, indent=4)}', flush=True)
@@ -55,7 +64,7 @@ def build_parser() -> Parser:
     """Return the parser of all flags."""
     parser = Parser(
         prog='validate.py',
-        description='Measure the accuracy of a timm model, and on shapes_textures its shape bias.',
+        description='Measure the accuracy of a timm model on a data set, or with --benchmarks its robustness.',
         epilog=f'--dataset {SHAPES_TEXTURES} is embedded and needs no --data-dir.',
     )
     for config in get_type_hints(ValidateConfig).values():
@@ -77,6 +86,7 @@ def check_config(config: ValidateConfig) -> None:
     folder = os.path.dirname(config.run.results_file)
     if folder and not os.path.isdir(folder):
         raise DebiasError(f"--results-file '{config.run.results_file}': no such folder")
+    check_suite(config)
 
 
 def validate(config: ValidateConfig) -> Results:
@@ -87,55 +97,15 @@ def validate(config: ValidateConfig) -> Results:
     param_count = sum(parameter.numel() for parameter in model.parameters())
     input_config = resolve_input(config, model)
     loaders = {split: _loader(config, input_config, split, model.num_classes) for split in _splits(config)}
-    model = model.to(device=device, dtype=getattr(torch, run.model_dtype) if run.model_dtype else None)
-    if run.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    if config.model.torchcompile:
-        model = torch.compile(model, backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
-    autocast = torch.autocast(device.type, getattr(torch, run.amp_dtype), enabled=run.amp)
+    model = prepare_model(config, model)
+    context = autocast(config)
     metrics: dict[str, Any] = {}
     for split, loader in loaders.items():
         if is_conflict(config, split):
-            metrics.update(evaluate_conflict(model, loader, device, autocast, run.channels_last))
+            metrics.update(evaluate_conflict(model, loader, device, context, run.channels_last))
         else:
-            metrics.update(evaluate(model, loader, device, autocast, run.channels_last, log_interval=run.log_freq))
+            metrics.update(evaluate(model, loader, device, context, run.channels_last, log_interval=run.log_freq))
     return _row(config, metrics, input_config, param_count)
-
-
-def build_model(config: ValidateConfig) -> nn.Module:
-    """Create the timm model with the weights to measure."""
-    options = config.model
-    if options.fast_norm:
-        set_fast_norm()
-    try:
-        model = create_model(
-            options.model,
-            pretrained=options.pretrained or not options.checkpoint,
-            num_classes=options.num_classes,
-            in_chans=options.in_chans or (options.input_size[0] if options.input_size else 3),
-            global_pool=options.gp,
-            **options.model_kwargs,
-        )
-    except Exception as error:  # Model code and hub clients raise almost anything; all of it is about these flags.
-        reason = ' '.join(str(error).split())[:300]
-        raise DebiasError(f'--model {options.model}: {reason} (give --checkpoint PATH for weights of yours)') from error
-    if options.checkpoint:
-        try:
-            load_checkpoint(model, options.checkpoint, options.use_ema)
-        except Exception as error:  # On garbage, the restricted unpickler raises almost anything.
-            reason = ' '.join(str(error).split())[:300]
-            raise DebiasError(
-                f'--checkpoint {options.checkpoint}: not weights of {options.model} ({reason})'
-            ) from error
-    return reparameterize_model(model) if options.reparam else model
-
-
-def resolve_input(config: ValidateConfig, model: nn.Module) -> dict[str, Any]:
-    """Return timm's data configuration: input_size, mean, std, interpolation, crop_pct, crop_mode."""
-    args = asdict(config.model)
-    if config.data.dataset == SHAPES_TEXTURES and args['crop_pct'] is None:
-        args['crop_pct'] = 1.0  # Its images are drawn at the input size: a crop would only cut silhouettes.
-    return resolve_data_config(args, model=model, use_test_size=not config.model.use_train_size, verbose=True)
 
 
 def is_conflict(config: ValidateConfig, split: str) -> bool:

@@ -1,0 +1,90 @@
+"""Scores against plain loops."""
+
+import math
+
+import pytest
+import torch
+
+from timm_debias.validation.scores import ConflictDecisions, SubsetAccuracy, SubsetConfidence, TopK, share
+
+LOGITS = torch.randn(40, 12, generator=torch.Generator().manual_seed(0))
+LABELS = torch.randint(0, 12, (40,), generator=torch.Generator().manual_seed(1))
+
+
+def counted(score, targets, logits=LOGITS):
+    for start in range(0, len(logits), 7):
+        score.update(logits[start : start + 7], targets[start : start + 7])
+    return score.state()
+
+
+def test_top_k():
+    top1 = top5 = 0
+    for row, label in zip(LOGITS.tolist(), LABELS.tolist(), strict=True):
+        ranked = sorted(range(12), key=lambda index: -row[index])
+        top1 += ranked[0] == label
+        top5 += label in ranked[:5]
+    assert counted(TopK(), LABELS) == {'images': 40, 'top1': top1, 'top5': top5}
+    assert 0 < top1 < top5 < 40
+
+
+def test_top_k_of_several_labels():
+    targets = torch.stack([LABELS, (LABELS + 3) % 12, torch.full_like(LABELS, -1)], dim=1)
+    best = LOGITS.argmax(dim=1)
+    expected = sum(int(a) in (int(b), (int(b) + 3) % 12) for a, b in zip(best, LABELS, strict=True))
+    assert counted(TopK(), targets)['top1'] == expected
+
+
+def test_top_k_of_few_classes():
+    assert counted(TopK(), LABELS % 3, LOGITS[:, :3])['top5'] == 40
+
+
+def test_nothing_counted():
+    assert TopK().state() == {'images': 0, 'top1': 0, 'top5': 0}
+
+
+def test_subset_accuracy():
+    subset = [1, 4, 5, 9]
+    labels = torch.tensor(subset)[LABELS % 4]
+    state = counted(SubsetAccuracy(subset), labels)
+    right, right_of_all, confidences = 0, 0, []
+    for row, label in zip(LOGITS.tolist(), labels.tolist(), strict=True):
+        right += max(subset, key=lambda index: row[index]) == label
+        right_of_all += max(range(12), key=lambda index: row[index]) == label
+        weights = [math.exp(row[index]) for index in subset]
+        confidences.append(max(weights) / sum(weights))
+    assert (state['images'], state['right'], state['right_of_all']) == (40, right, right_of_all)
+    assert right_of_all < right
+    assert sum(state['correct']) == right
+    assert state['confidence'] == pytest.approx(confidences, rel=1e-5)
+    assert counted(SubsetConfidence(subset), labels) == {'images': 40, 'confidence': state['confidence']}
+
+
+def test_conflict_decisions_take_the_mean_over_classes():
+    groups = [[0], [1, 2, 3], [4, 5]]
+    cues = torch.stack([LABELS % 3, (LABELS + 1) % 3], dim=1)
+    state = counted(ConflictDecisions(groups), cues, LOGITS[:, :6])
+    expected = {'images': [0] * 3, 'shape': [0] * 3, 'texture': [0] * 3}
+    for row, (shape, texture) in zip(LOGITS[:, :6].tolist(), cues.tolist(), strict=True):
+        means = [sum(math.exp(row[index]) for index in group) / len(group) for group in groups]
+        decision = means.index(max(means))
+        expected['images'][shape] += 1
+        expected['shape'][shape] += decision == shape
+        expected['texture'][shape] += decision == texture
+    assert state == expected
+    assert sum(state['shape']) > 0
+    assert sum(state['texture']) > 0
+
+
+def test_the_mean_is_not_the_sum():
+    # The sum over three classes at 0.25 would beat one class at 0.3.
+    logits = torch.tensor([[0.3, 0.22, 0.24, 0.24]]).log()
+    score = ConflictDecisions([[0], [1, 2, 3]])
+    score.update(logits, torch.tensor([[0, 1]]))
+    assert score.state() == {'images': [1, 0], 'shape': [1, 0], 'texture': [0, 0]}
+
+
+def test_share_in_percent():
+    entry = share('top1', 30, 40)
+    assert entry['top1'] == 75
+    low, high = entry['top1_interval']
+    assert 0 < low < 75 < high < 100

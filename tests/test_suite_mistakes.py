@@ -1,0 +1,156 @@
+"""Mistakes at `validate.py --benchmarks`, and data, weights and disks that fail."""
+
+import json
+import os
+import shutil
+
+import pytest
+import timm
+import torch
+from PIL import Image
+
+
+def result(capsys) -> dict:
+    return json.loads(capsys.readouterr().out.split('--result\n')[1])
+
+
+def error(capsys) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith('timm-debias validate: error: '), lines
+    return lines[-1]
+
+
+@pytest.fixture
+def spoiled(miniatures, tmp_path):
+    """A data root whose ImageNet-R has a torn image, and that image."""
+    root = tmp_path / 'data'
+    shutil.copytree(miniatures / 'imagenet-r', root / 'imagenet-r')
+    path = sorted((root / 'imagenet-r').glob('*/*'))[2]
+    path.write_bytes(path.read_bytes()[:300])
+    return root, path
+
+
+def test_unreadable_image(suite, spoiled, capsys):
+    root, path = spoiled
+    assert suite('--benchmarks', 'imagenet-r', root=root) == 2
+    message = error(capsys)
+    for part in ('imagenet-r', 'unreadable image', str(path), '--on-error skip'):
+        assert part in message
+
+
+def test_another_try_after_a_mistake_needs_no_resume(suite, spoiled, tmp_path, capsys):
+    root, _ = spoiled
+    place = ['--benchmarks', 'imagenet-r', '--results-dir', tmp_path / 'results']
+    assert suite(*place, root=root) == 2
+    assert 'unreadable image' in error(capsys)
+    assert suite(*place, '--on-error', 'skip', root=root) == 0
+
+
+@pytest.mark.parametrize('batch_size', [1, 4])
+def test_skipped_images_are_counted_and_named(suite, spoiled, capsys, batch_size):
+    root, path = spoiled
+    assert suite('--benchmarks', 'imagenet-r', '--on-error', 'skip', '-b', batch_size, root=root) == 0
+    entry = result(capsys)['benchmarks']['imagenet-r']
+    assert entry['skipped'] == [str(path)]
+    assert entry['images'] == 4
+
+
+def test_no_readable_image(suite, spoiled, capsys):
+    root, _ = spoiled
+    for path in (root / 'imagenet-r').glob('*/*'):
+        path.write_bytes(b'')
+    assert suite('--benchmarks', 'imagenet-r', '--on-error', 'skip', root=root) == 2
+    assert 'none of its 5 images can be read' in error(capsys)
+
+
+def test_wrong_size_beyond_the_sample(suite, miniatures, tmp_path, capsys, monkeypatch):
+    """The check before the run sees a sample; the others are checked as they are read, even with --on-error skip."""
+    shutil.copytree(miniatures / 'stylized-imagenet', tmp_path / 'stylized-imagenet')
+    path = sorted((tmp_path / 'stylized-imagenet').rglob('*.png'))[1]
+    Image.new('RGB', (225, 224)).save(path)
+    monkeypatch.setattr('timm_debias.validation.benchmarks.layout.SIZE_SAMPLE', 1)
+    assert suite('--benchmarks', 'stylized-imagenet', '--on-error', 'skip', root=tmp_path) == 2
+    message = error(capsys)
+    assert f'{path} is 225×224 pixels, expected 224×224' in message
+
+
+def test_model_that_does_not_take_the_published_size(suite, capsys, tmp_path):
+    path = tmp_path / 'vit.pth'
+    torch.save(timm.create_model('test_vit', img_size=160).state_dict(), path)
+    arguments = ['--model', 'test_vit', '--checkpoint', path, '--img-size', 160]
+    arguments += ['--model-kwargs', 'img_size=160', 'dynamic_img_size=False']
+    assert suite('--benchmarks', 'imagenet-c', *arguments) == 2
+    assert 'test_vit does not take 224×224 images, the size of a benchmark' in error(capsys)
+    assert suite('--benchmarks', 'imagenet-a', *arguments, '--img-size', 96) == 2
+    assert 'test_vit does not take 96×96 images (' in error(capsys)
+
+
+@pytest.mark.parametrize('name', ['imagenet-a', 'fgsm'])
+def test_logits_that_are_not_finite(suite, suite_checkpoint, tmp_path, capsys, name):
+    weights = torch.load(suite_checkpoint)
+    weights['fc.bias'][3] = float('nan')
+    torch.save(weights, tmp_path / 'nan.pth')
+    assert suite('--benchmarks', name, '--checkpoint', tmp_path / 'nan.pth') == 2
+    message = error(capsys)
+    assert name in message
+    assert 'not finite' in message
+
+
+@pytest.fixture
+def folder(suite, tmp_path):
+    """Results of ImageNet-A and -R."""
+    assert suite('--benchmarks', 'imagenet-a,imagenet-r', '--results-dir', tmp_path / 'results') == 0
+    return tmp_path / 'results'
+
+
+def test_disk_full(suite, folder, capsys, monkeypatch):
+    before = (folder / 'results.json').read_bytes()
+    (folder / 'parts' / 'imagenet-a.json').unlink()
+
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'replace', full)
+        assert suite('--benchmarks', 'imagenet-a,imagenet-r', '--results-dir', folder, '--resume') == 2
+    message = error(capsys)
+    assert 'imagenet-a.json' in message
+    assert 'No space left on device' in message
+    assert (folder / 'results.json').read_bytes() == before
+    assert not list(folder.rglob('.*'))
+    assert suite('--benchmarks', 'imagenet-a,imagenet-r', '--results-dir', folder, '--resume') == 0
+    assert (folder / 'results.json').read_bytes() == before
+
+
+def test_torn_results(suite, folder, capsys):
+    (folder / 'parts' / 'imagenet-a.json').write_text('{"identity"')
+    assert suite('--benchmarks', 'imagenet-a', '--results-dir', folder, '--resume') == 2
+    assert 'imagenet-a.json' in error(capsys)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'parts'),
+    [
+        (['--benchmarks', 'imagenet-x'], ["unknown benchmark 'imagenet-x'", "'imagenet-"]),
+        (['--benchmarks', 'imagenet', '--benchmark-dir', 'imagenet'], ['NAME=PATH']),
+        (['--benchmarks', 'imagenet', '--benchmark-dir', 'imagenet=nowhere'], ['imagenet=nowhere', 'no such folder']),
+        (['--benchmarks', 'fgsm', '--benchmark-dir', 'fgsm=.'], ["'fgsm'", 'imagenet']),
+        (['--benchmarks', 'imagenet', '--data-root', 'nowhere'], ["--data-root 'nowhere'"]),
+        (['--benchmarks', 'imagenet', '--data-dir', '.'], ['--data-dir', '--data-root']),
+        (['--benchmarks', 'imagenet', '--dataset', 'shapes_textures'], ['--dataset']),
+        (['--benchmarks', 'imagenet', '--results-file', 'a.csv'], ['--results-file', '--results-dir']),
+        (['--benchmarks', 'imagenet', '--resume'], ['--resume', '--results-dir']),
+        (['--benchmarks', 'imagenet', '--in-chans', '1'], ['RGB']),
+        (['--benchmarks', 'imagenet-c', '--subset', '0'], ['--subset is 0']),
+        (['--benchmarks', 'pgd', '--pgd-steps', '0'], ['--pgd-steps is 0']),
+        (['--benchmarks', 'pgd', '--epsilons', '-1'], ['--epsilons', '-1']),
+        (['--benchmarks', 'fgsm', '--model-dtype', 'bfloat16'], ['fgsm', 'float32']),
+        (['--results-dir', 'a'], ['--data-root', '--benchmarks']),
+    ],
+    ids=lambda value: ' '.join(value) if value[0].startswith('-') else '',
+)
+def test_mistakes(suite, capsys, flags, parts):
+    assert suite(*flags) == 2
+    message = error(capsys)
+    for part in parts:
+        assert part in message

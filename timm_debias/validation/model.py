@@ -1,0 +1,80 @@
+"""The model to measure: its weights, what it expects as input, and where it runs."""
+
+import hashlib
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from timm.data import resolve_data_config
+from timm.layers import set_fast_norm
+from timm.models import create_model, load_checkpoint
+from timm.utils import reparameterize_model
+from torch import nn
+
+from ..data.factory import SHAPES_TEXTURES
+from ..errors import DebiasError
+from .config import ValidateConfig
+
+
+def build_model(config: ValidateConfig) -> nn.Module:
+    """Create the timm model with the weights to measure."""
+    options = config.model
+    if options.fast_norm:
+        set_fast_norm()
+    try:
+        model = create_model(
+            options.model,
+            pretrained=options.pretrained or not options.checkpoint,
+            num_classes=options.num_classes,
+            in_chans=options.in_chans or (options.input_size[0] if options.input_size else 3),
+            global_pool=options.gp,
+            **options.model_kwargs,
+        )
+    except Exception as error:  # Model code and hub clients raise almost anything; all of it is about these flags.
+        reason = ' '.join(str(error).split())[:300]
+        raise DebiasError(f'--model {options.model}: {reason} (give --checkpoint PATH for weights of yours)') from error
+    if options.checkpoint:
+        try:
+            load_checkpoint(model, options.checkpoint, options.use_ema)
+        except Exception as error:  # On garbage, the restricted unpickler raises almost anything.
+            reason = ' '.join(str(error).split())[:300]
+            raise DebiasError(
+                f'--checkpoint {options.checkpoint}: not weights of {options.model} ({reason})'
+            ) from error
+    return reparameterize_model(model) if options.reparam else model
+
+
+def resolve_input(config: ValidateConfig, model: nn.Module) -> dict[str, Any]:
+    """Return timm's data configuration: input_size, mean, std, interpolation, crop_pct, crop_mode."""
+    args = asdict(config.model)
+    if config.data.dataset == SHAPES_TEXTURES and args['crop_pct'] is None:
+        args['crop_pct'] = 1.0  # Its images are drawn at the input size: a crop would only cut silhouettes.
+    return resolve_data_config(args, model=model, use_test_size=not config.model.use_train_size, verbose=True)
+
+
+def hash_weights(model: nn.Module) -> str:
+    """Return the SHA-256 over names, types, shapes and values of the tensors of the state dict."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def prepare_model(config: ValidateConfig, model: nn.Module) -> nn.Module:
+    """Return `model` as the flags want it to run: device, dtype, memory layout, compiled."""
+    run = config.run
+    model = model.to(
+        device=torch.device(run.device), dtype=getattr(torch, run.model_dtype) if run.model_dtype else None
+    )
+    if run.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    if config.model.torchcompile:
+        model = torch.compile(model, backend=config.model.torchcompile, mode=config.model.torchcompile_mode)  # type: ignore[assignment]
+    return model
+
+
+def autocast(config: ValidateConfig) -> torch.autocast:
+    """Return the context of each forward: mixed precision where `--amp` asks for it."""
+    run = config.run
+    return torch.autocast(torch.device(run.device).type, getattr(torch, run.amp_dtype), enabled=run.amp)

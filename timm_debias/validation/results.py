@@ -1,0 +1,110 @@
+"""Results of a run on the disk: each part as soon as it is measured, the whole at the end."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import DebiasError
+from ..files import write_text
+
+Identity = Mapping[str, Any]
+"""What a result depends on, as JSON values."""
+
+
+class PartResults:
+    """The results of parts, kept in a folder so that an interrupted run can go on.
+
+    Args:
+        folder: Holds run.json and a file for each part; made where missing. None keeps nothing.
+        identity: What all results of the folder depend on: model, weights, settings.
+        resume: Go on with a folder that has results.
+
+    Raises:
+        DebiasError: a folder that has results, without `resume`, or with another identity.
+    """
+
+    def __init__(self, folder: Path | None, identity: Identity, resume: bool) -> None:
+        self._folder = folder
+        if folder is None:
+            return
+        path = folder / 'run.json'
+        if not any((folder / 'parts').glob('**/*.json')):
+            write_json(path, identity)
+        elif resume:
+            _check_same(path, read_json(path), identity)
+        else:
+            raise DebiasError(
+                f'--results-dir {folder} holds results already; give --resume to go on with them, or another folder'
+            )
+
+    def load(self, name: str, identity: Identity) -> dict[str, Any] | None:
+        """Return the result of a part that was measured before, None where it was not.
+
+        Raises:
+            DebiasError: it was measured on other data, or by another protocol.
+        """
+        path = self._path(name)
+        if path is None or not path.exists():
+            return None
+        stored = read_json(path)
+        _check_same(path, stored.get('identity', {}), identity)
+        return stored['result']
+
+    def save(self, name: str, identity: Identity, result: dict[str, Any]) -> dict[str, Any]:
+        """Store the result of a part, and return it as `load` would."""
+        text = json.dumps({'identity': identity, 'result': result})
+        path = self._path(name)
+        if path is not None:
+            write_result(path, text + '\n')
+        return json.loads(text)['result']
+
+    def _path(self, name: str) -> Path | None:
+        return self._folder / 'parts' / f'{name}.json' if self._folder is not None else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises:
+        DebiasError: a file that cannot be read or holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise DebiasError(f'{path}: no result of this program ({error}); remove it to measure again') from error
+    if not isinstance(value, dict):
+        raise DebiasError(f'{path}: no result of this program; remove it to measure again')
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object, atomically."""
+    write_result(path, json.dumps(value, indent=4, ensure_ascii=False) + '\n')
+
+
+def write_result(path: Path, text: str) -> None:
+    """Write a file of results, atomically.
+
+    Raises:
+        DebiasError: the disk is full or the folder cannot be written; a file that was there is as it was.
+    """
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise DebiasError(
+            f'{path} cannot be written: {error.strerror or error}; what was stored before is intact, and --resume goes '
+            'on with it'
+        ) from error
+
+
+def _check_same(path: Path, stored: Identity, wanted: Identity) -> None:
+    different = [
+        f'{key} was {stored.get(key)!r} and is {wanted.get(key)!r}'
+        for key in {**stored, **wanted}
+        if stored.get(key) != wanted.get(key)
+    ]
+    if different:
+        raise DebiasError(
+            f'{path} is of another run: {"; ".join(different)}; measure as before, or into another --results-dir'
+        )

@@ -1,0 +1,124 @@
+"""Which benchmarks a run measures, and where their folders are."""
+
+from dataclasses import fields
+from pathlib import Path
+
+from ..errors import DebiasError, did_you_mean
+from .benchmarks import Benchmark, get_benchmark, list_benchmarks
+from .benchmarks.layout import find_folder
+from .config import SuiteConfig, ValidateConfig
+
+
+def check_suite(config: ValidateConfig) -> None:
+    """Raise `DebiasError` for the first flag of the suite that is wrong."""
+    suite, model = config.suite, config.model
+    if not suite.benchmarks:
+        given = [
+            field.name
+            for field in fields(SuiteConfig)
+            if getattr(suite, field.name) != getattr(SuiteConfig(), field.name)
+        ]
+        if given:
+            raise DebiasError(
+                f'--{given[0].replace("_", "-")} is for the benchmarks of --benchmarks, and none is given'
+            )
+        return
+    data, run = config.data, config.run
+    for flag, given_too in (('--data-dir', data.data_dir or data.data), ('--dataset', data.dataset)):
+        if given_too:
+            raise DebiasError(f'{flag} is for one data set of your own; --benchmarks looks below --data-root')
+    if run.results_file:
+        raise DebiasError('--results-file is for one data set of your own; --benchmarks writes to --results-dir')
+    if suite.resume and not suite.results_dir:
+        raise DebiasError('--resume goes on with the results in --results-dir, and none is given')
+    if (model.input_size or [3])[0] != 3 or (model.in_chans or 3) != 3:
+        raise DebiasError('--in-chans and --input-size: the benchmarks have RGB images, 3 channels')
+    if suite.data_root and not Path(suite.data_root).is_dir():
+        raise DebiasError(f"--data-root '{suite.data_root}': no such folder")
+    for flag, value, least in (
+        ('--subset', suite.subset, 1),
+        ('--pgd-steps', suite.pgd_steps, 1),
+        ('--pgd-restarts', suite.pgd_restarts, 1),
+        ('--pgd-step-size', suite.pgd_step_size, 0),
+    ):
+        if value is not None and not least <= value < float('inf'):
+            raise DebiasError(f'{flag} is {value}; expected at least {least}')
+    for epsilon in suite.epsilons or []:
+        if not 0 <= epsilon <= 255:
+            raise DebiasError(f'--epsilons: {epsilon:g} is no change of a pixel in units of 1/255; expected 0 to 255')
+    for name in suite.benchmarks.split(',') if suite.benchmarks != 'all' else []:
+        get_benchmark(name.strip())
+
+
+def select(suite: SuiteConfig, num_classes: int) -> tuple[dict[Benchmark, dict[str, Path]], dict[str, str]]:
+    """Return the benchmarks to measure with the folders they read, and those left out of `all` with the reason.
+
+    Args:
+        suite: The flags.
+        num_classes: Number of classes of the model.
+
+    Raises:
+        DebiasError: unknown names, a folder that is missing, or a model of other classes.
+    """
+    placed = _placed_folders(suite)
+    every = suite.benchmarks == 'all'
+    names = list_benchmarks() if every else [name.strip() for name in suite.benchmarks.split(',')]
+    wanted = [get_benchmark(name) for name in names]
+    selected: dict[Benchmark, dict[str, Path]] = {}
+    absent: dict[str, str] = {}
+    for benchmark in sorted(wanted, key=lambda benchmark: benchmark.name):
+        try:
+            _check_classes(benchmark, num_classes)
+            selected[benchmark] = {name: _find_root(suite, placed, benchmark, name) for name in benchmark.needs}
+        except DebiasError as error:
+            if not every:
+                raise
+            absent[benchmark.name] = str(error).partition(': ')[2].partition(';')[0]
+    if not selected:
+        raise DebiasError(f'no benchmark to measure: {"; ".join(f"{name}: {why}" for name, why in absent.items())}')
+    return selected, absent
+
+
+def _placed_folders(suite: SuiteConfig) -> dict[str, Path]:
+    own = [name for name in list_benchmarks() if name in get_benchmark(name).needs]
+    placed = {}
+    for item in suite.benchmark_dir or []:
+        name, separator, path = item.partition('=')
+        if not separator or not path:
+            raise DebiasError(f"--benchmark-dir '{item}': expected NAME=PATH")
+        if not Path(path).is_dir():
+            raise DebiasError(f"--benchmark-dir '{item}': no such folder")
+        if name not in own:
+            raise DebiasError(
+                f"--benchmark-dir '{item}': no benchmark with a folder is '{name}'. {did_you_mean(name, own)}"
+            )
+        placed[name] = Path(path)
+    return placed
+
+
+def _check_classes(benchmark: Benchmark, num_classes: int) -> None:
+    if num_classes == benchmark.num_classes:
+        return
+    fitting = [name for name in list_benchmarks() if get_benchmark(name).num_classes == num_classes]
+    advice = f'benchmarks for such a model: {", ".join(fitting)}' if fitting else 'no benchmark is for such a model'
+    raise DebiasError(
+        f'{benchmark.name}: made for models of {benchmark.num_classes:,} classes, this one has {num_classes:,}; '
+        f'{advice}; for class folders of your own, give --data-dir without --benchmarks'
+    )
+
+
+def _find_root(suite: SuiteConfig, placed: dict[str, Path], benchmark: Benchmark, name: str) -> Path:
+    """Return the folder `name` that a benchmark reads."""
+    if name in placed:
+        return placed[name]
+    folders = get_benchmark(name).folders
+    looked_for = f'looked for {", ".join(folders)}'
+    place = f'give --benchmark-dir {name}=PATH where it lies elsewhere'
+    if not suite.data_root:
+        raise DebiasError(f'{benchmark.name}: no --data-root to find its images in; {place}')
+    root = find_folder(Path(suite.data_root), folders)
+    if root is None:
+        raise DebiasError(
+            f'{benchmark.name}: no folder of {name} in --data-root {suite.data_root}, {looked_for}; {place}'
+        )
+    return root

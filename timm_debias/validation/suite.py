@@ -1,0 +1,188 @@
+"""Measures a model on benchmarks: one command, one pool of data workers, resumable part by part."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timm.utils import random_seed
+from torch import nn
+
+from ..errors import DebiasError
+from .benchmarks import Benchmark, Contents, Setting, Summary
+from .config import ValidateConfig
+from .loading import Transform, preprocessing
+from .measure import Task, measure
+from .model import build_model, hash_weights, prepare_model, resolve_input
+from .results import PartResults
+from .selection import select
+from .tables import write_tables
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A benchmark of this run, its data checked."""
+
+    benchmark: Benchmark
+    contents: Contents
+    transform: Transform
+    protocol: str
+
+
+def run_suite(config: ValidateConfig) -> dict[str, Any]:
+    """Measure the benchmarks that `--benchmarks` names, and write the results.
+
+    Returns:
+        Everything: timm's columns and the headline figures first, then each benchmark.
+
+    Raises:
+        DebiasError: a mistake in flags, data or weights, before anything is measured; an image that cannot be read;
+            logits that are not finite; results that cannot be written.
+    """
+    random_seed(config.run.seed)
+    model: Any = build_model(config)
+    input_config = resolve_input(config, model)
+    selected, absent = select(config.suite, model.num_classes)
+    for name, reason in absent.items():
+        _logger.info(f'{name}: left out, {reason}.')
+    setting = Setting(config.suite, input_config['input_size'][-1], config.run.seed, config.run.batch_size)
+    measured = [_check_data(config, benchmark, roots, setting, input_config) for benchmark, roots in selected.items()]
+    header = describe_model(config, model, input_config)
+    folder = Path(config.suite.results_dir) if config.suite.results_dir else None
+    settings = _settings(config, input_config)
+    stored = PartResults(folder, header | settings, config.suite.resume)
+    model = prepare_model(config, model)
+    states = _measure_parts(config, model, input_config, measured, stored)
+    results = _collect(header, settings, measured, absent, states)
+    if folder is not None:
+        write_tables(folder, results)
+    return results
+
+
+def _check_data(
+    config: ValidateConfig,
+    benchmark: Benchmark,
+    roots: dict[str, Path],
+    setting: Setting,
+    input_config: dict[str, Any],
+) -> Measured:
+    """Check the data of a benchmark and say how it will be measured."""
+    contents = benchmark.contents(roots, setting)
+    if any(part.attack for part in contents.parts) and config.run.model_dtype not in (None, 'float32'):
+        raise DebiasError(f'{benchmark.name}: attacks compute in float32; leave --model-dtype out')
+    transform, words = preprocessing(benchmark, input_config, config.model.crop_border_pixels)
+    protocol = '; '.join([words, benchmark.protocol(setting), *contents.notes])
+    _logger.info(f'{benchmark.name}: {sum(len(part.images) for part in contents.parts):,} images. {protocol}.')
+    return Measured(benchmark, contents, transform, protocol)
+
+
+def describe_model(config: ValidateConfig, model: nn.Module, input_config: dict[str, Any]) -> dict[str, Any]:
+    """Return what the model is: name, hash of the weights, parameters in millions, input."""
+    return {
+        'model': config.model.model,
+        'weights': hash_weights(model),
+        'param_count': round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 2),
+        'img_size': input_config['input_size'][-1],
+        'crop_pct': input_config['crop_pct'],
+        'interpolation': input_config['interpolation'],
+    }
+
+
+def _settings(config: ValidateConfig, input_config: dict[str, Any]) -> dict[str, Any]:
+    """Return what the results depend on besides weights, data and protocol."""
+    run, model = config.run, config.model
+    return {
+        'model_kwargs': {name: str(value) for name, value in model.model_kwargs.items()},
+        'gp': model.gp,
+        'reparam': model.reparam,
+        'fast_norm': model.fast_norm,
+        'mean': list(input_config['mean']),
+        'std': list(input_config['std']),
+        'amp': run.amp_dtype if run.amp else None,
+        'model_dtype': run.model_dtype,
+        'channels_last': run.channels_last,
+        'torchcompile': model.torchcompile,
+        'on_error': config.suite.on_error,
+    }
+
+
+def _measure_parts(
+    config: ValidateConfig,
+    model: nn.Module,
+    input_config: dict[str, Any],
+    measured: Sequence[Measured],
+    stored: PartResults,
+) -> dict[str, dict[str, Any]]:
+    """Return the result of each part: stored ones, and the others measured now and stored one by one."""
+    results: dict[str, dict[str, Any]] = {}
+    identities: dict[str, dict[str, Any]] = {}
+    tasks: list[Task] = []
+    for item in measured:
+        for part in item.contents.parts:
+            identities[part.name] = {
+                'images': len(part.images),
+                'fingerprint': part.images.fingerprint,
+                'targets': hashlib.sha256(part.targets.numpy().tobytes()).hexdigest(),
+                'protocol': item.protocol,
+            }
+            result = stored.load(part.name, identities[part.name])
+            if result is None:
+                tasks.append(Task(part, item.transform))
+            else:
+                results[part.name] = result
+    if results:
+        _logger.info(f'{len(results)} of {len(identities)} parts were measured before.')
+    for part_name, result in measure(config, model, input_config, tasks):
+        results[part_name] = stored.save(part_name, identities[part_name], result)
+    return results
+
+
+def _collect(
+    header: dict[str, Any],
+    settings: dict[str, Any],
+    measured: Sequence[Measured],
+    absent: dict[str, str],
+    results: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Return everything: timm's columns, headline figures, then the benchmarks."""
+    complete = [item.benchmark.name for item in measured if not item.contents.partial]
+    summaries: dict[str, Summary] = {}
+    benchmarks: dict[str, Any] = {}
+    headline: dict[str, float | None] = {}
+    for item in measured:
+        name, parts = item.benchmark.name, item.contents.parts
+        states = {part.name: results[part.name]['state'] for part in parts}
+        # A figure of a complete benchmark must not rest on another that is not.
+        others = {key: value for key, value in summaries.items() if key in complete or item.contents.partial}
+        summaries[name] = item.benchmark.summarize(states, others)
+        benchmarks[name] = _entry(item, summaries[name], [results[part.name] for part in parts])
+        mark = f'_subset{item.contents.subset}' if item.contents.subset else ''
+        mark += '_partial' if item.contents.partial else ''
+        headline |= {f'{name}_{key}{mark}': value for key, value in summaries[name].headline.items()}
+    row: dict[str, Any] = {'model': header['model']}
+    for key in ('top1', 'top5'):
+        value = summaries['imagenet'].metrics[key] if 'imagenet' in complete else None
+        row[key], row[f'{key}_err'] = (None, None) if value is None else (round(value, 4), round(100 - value, 4))
+    row |= {key: header[key] for key in ('param_count', 'img_size', 'crop_pct', 'interpolation')}
+    row |= {key: None if value is None else round(value, 4) for key, value in headline.items()}
+    return {**row, 'weights': header['weights'], 'settings': settings, 'absent': absent, 'benchmarks': benchmarks}
+
+
+def _entry(item: Measured, summary: Summary, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    prints = sorted({part.images.fingerprint for part in item.contents.parts})
+    skipped = [name for result in results for name in result['skipped']]
+    return {
+        'protocol': item.protocol,
+        'partial': item.contents.partial,
+        'subset': item.contents.subset,
+        'images': sum(result['images'] for result in results),
+        'skipped': skipped,
+        'fingerprint': prints[0] if len(prints) == 1 else hashlib.sha256('\n'.join(prints).encode()).hexdigest(),
+        'headline': summary.headline,
+        'metrics': summary.metrics,
+        'notes': summary.notes,
+    }

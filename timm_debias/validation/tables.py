@@ -1,0 +1,79 @@
+"""Results for people and spreadsheets: results.json, results.csv and results.md."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .results import write_json, write_result
+
+_NOT_COLUMNS = ('weights', 'settings', 'absent', 'benchmarks')
+
+
+def write_tables(folder: Path, results: Mapping[str, Any]) -> None:
+    """Write results.json (everything), results.csv (a row with timm's columns first) and results.md, atomically.
+
+    Raises:
+        DebiasError: the disk is full or the folder cannot be written; older files are as they were.
+    """
+    write_json(folder / 'results.json', results)
+    write_result(folder / 'results.csv', format_row(results))
+    write_result(folder / 'results.md', format_results(results))
+
+
+def format_row(results: Mapping[str, Any]) -> str:
+    """Return the header and the row of a CSV file: timm's columns, then a column for each headline figure."""
+    row = {key: value for key, value in results.items() if key not in _NOT_COLUMNS}
+    file = io.StringIO()
+    writer = csv.DictWriter(file, fieldnames=list(row), lineterminator='\n')
+    writer.writeheader()
+    writer.writerow(row)
+    return file.getvalue()
+
+
+def format_results(results: Mapping[str, Any]) -> str:
+    """Return the headline figures as a Markdown table, the protocols, and the categories of cue conflict."""
+    lines = [
+        f'# {results["model"]}',
+        '',
+        f'{results["param_count"]} M parameters, weights {results["weights"][:12]}. All figures in percent; in '
+        'brackets, the Wilson 95 % interval of an accuracy.',
+        '',
+        '| benchmark | figure | value | images |',
+        '| --- | --- | --- | --- |',
+    ]
+    for name, entry in results['benchmarks'].items():
+        marks = [f'{len(entry["skipped"])} skipped'] if entry['skipped'] else []
+        marks += ['partial'] if entry['partial'] else []
+        images = ', '.join([f'{entry["images"]:,}', *marks])
+        for key in entry['headline']:
+            lines.append(f'| {name} | {key} | {_value(entry, key)} | {images} |')
+    if 'cue-conflict' in results['benchmarks']:
+        lines += ['', *_cue_conflict(results['benchmarks']['cue-conflict']['metrics'])]
+    lines += ['', '## Protocols', '']
+    for name, entry in results['benchmarks'].items():
+        lines.append(f'- {name}: {"; ".join([entry["protocol"], *entry["notes"]])}.')
+    lines += [f'- {name}: not measured, {reason}.' for name, reason in results['absent'].items()]
+    return '\n'.join(lines) + '\n'
+
+
+def _value(entry: Mapping[str, Any], key: str) -> str:
+    value, interval = entry['headline'][key], entry['metrics'].get(f'{key}_interval')
+    for point in entry['metrics'].get('curve', []):
+        if key == f'top1_eps{point["epsilon"]:g}':
+            interval = point['top1_interval']
+    if value is None:
+        return '–'
+    return f'{value:.2f}' + (f' [{interval[0]:.2f}, {interval[1]:.2f}]' if interval else '')
+
+
+def _cue_conflict(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the table of shape bias by category, with the published figures below."""
+    lines = ['## Cue conflict', '', '| shape | images | by shape | by texture | shape bias |', '| --- |' + ' --- |' * 4]
+    for category, row in metrics['categories'].items():
+        bias = '–' if row['shape_bias'] is None else f'{row["shape_bias"]:.2f}'
+        lines.append(f'| {category} | {row["images"]} | {row["shape"]} | {row["texture"]} | {bias} |')
+    for name, bias in metrics['published_shape_bias'].items():
+        lines.append(f'| all: {name}, published | | | | {bias:.2f} |')
+    return lines
