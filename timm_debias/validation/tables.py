@@ -58,11 +58,16 @@ def format_results(results: Mapping[str, Any]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def _value(entry: Mapping[str, Any], key: str) -> str:
-    value, interval = entry['headline'][key], entry['metrics'].get(f'{key}_interval')
+def interval_of(entry: Mapping[str, Any], key: str) -> list[float] | None:
+    """Return the interval [low, high] of a headline figure of a benchmark, None where it has none."""
     for point in entry['metrics'].get('curve', []):
         if key == f'top1_eps{point["epsilon"]:g}':
-            interval = point['top1_interval']
+            return point['top1_interval']
+    return entry['metrics'].get(f'{key}_interval')
+
+
+def _value(entry: Mapping[str, Any], key: str) -> str:
+    value, interval = entry['headline'][key], interval_of(entry, key)
     if value is None:
         return '–'
     return f'{value:.2f}' + (f' [{interval[0]:.2f}, {interval[1]:.2f}]' if interval else '')
