@@ -16,6 +16,7 @@ from .log import setup_logging
 from .metrics import ALEXNET_ERRORS, EXTRA_CORRUPTIONS, mcnemar, wilson_interval
 from .validation.bits import unpack
 from .validation.results import read_parts, read_results
+from .validation.tables import mark_of
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Row:
 
     name: str
     mark: str
-    """'partial' or the subset where it is not the whole benchmark."""
+    """What to say where it is not the whole benchmark."""
 
     images: int
     versions: int
@@ -120,7 +121,7 @@ def compare(a: Path, b: Path, names: Sequence[str] | None = None) -> dict[str, A
             notes.append(f'{name}: not compared, A has {", ".join(parts_a)} and B has {", ".join(parts_b)}')
         elif not told:
             notes.append(f'{name}: not compared, it was not stored which images are right')
-        mark = _mark(entries[0])
+        mark = mark_of(entries[0])
         rows += [_row(label, mark, group, parts_a, parts_b) for label, group in _groups(name, told, parts_a).items()]
     if not rows:
         raise DebiasError(f'nothing to compare: {"; ".join(notes)}')
@@ -158,11 +159,6 @@ def _check_parts(part: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
 
 def _tells(part: Mapping[str, Any]) -> bool:
     return part['result'].get('right') is not None
-
-
-def _mark(entry: Mapping[str, Any]) -> str:
-    marks = [f'subset of {entry["subset"]:,}'] if entry['subset'] else []
-    return ', '.join([*marks, *(['partial'] if entry['partial'] else [])])
 
 
 def _groups(name: str, parts: Sequence[str], contents: Parts) -> dict[str, list[str]]:

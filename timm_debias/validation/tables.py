@@ -44,9 +44,7 @@ def format_results(results: Mapping[str, Any]) -> str:
         '| --- | --- | --- | --- |',
     ]
     for name, entry in results['benchmarks'].items():
-        marks = [f'{len(entry["skipped"])} skipped'] if entry['skipped'] else []
-        marks += ['partial'] if entry['partial'] else []
-        images = ', '.join([f'{entry["images"]:,}', *marks])
+        images = ', '.join(filter(None, [f'{entry["images"]:,}', mark_of(entry)]))
         for key in entry['headline']:
             lines.append(f'| {name} | {key} | {_value(entry, key)} | {images} |')
     if 'cue-conflict' in results['benchmarks']:
@@ -56,6 +54,14 @@ def format_results(results: Mapping[str, Any]) -> str:
         lines.append(f'- {name}: {"; ".join([entry["protocol"], *entry["notes"]])}.')
     lines += [f'- {name}: not measured, {reason}.' for name, reason in results['absent'].items()]
     return '\n'.join(lines) + '\n'
+
+
+def mark_of(entry: Mapping[str, Any]) -> str:
+    """Return what to say beside the figures of a benchmark that was not measured as a whole, else an empty text."""
+    marks = [f'subset of {entry["subset"]:,}'] if entry['subset'] else []
+    marks += ['partial'] if entry['partial'] else []
+    marks += [f'{len(entry["skipped"])} skipped'] if entry['skipped'] else []
+    return ', '.join(marks)
 
 
 def interval_of(entry: Mapping[str, Any], key: str) -> list[float] | None:
