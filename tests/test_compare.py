@@ -132,7 +132,6 @@ def test_p_in_words():
     [
         ({'fingerprint': 'e' * 64}, ('not measured on the same images', 'eeee', 'ffff')),
         ({'subset': 5000}, ('all images', '5,000 images', '--benchmarks')),
-        ({'skipped': ['x.png']}, ('skipped 0', '1')),
     ],
 )
 def test_other_data_is_refused(pair, capsys, changes, words):
@@ -141,6 +140,14 @@ def test_other_data_is_refused(pair, capsys, changes, words):
     assert 'imagenet: ' in message
     for word in words:
         assert word in message
+
+
+def test_skipped_images(pair, capsys):
+    a, b = (part(RIGHT_A, skipped=[path]) for path in ('/here/n01/x.png', '/there/n01/x.png'))
+    assert compare(*pair({'imagenet': a}, {'imagenet': b}))['rows'][0]['images'] == 10
+    other = part(RIGHT_A, skipped=['/here/n02/x.png'])
+    message = error(capsys, *pair({'imagenet': a}, {'imagenet': other}))
+    assert 'imagenet: A skipped 1 unreadable images and B 1, not the same ones' in message
 
 
 def test_other_labels_are_refused(pair, capsys):

@@ -303,7 +303,7 @@ def browse(tmp_path, *arguments) -> subprocess.CompletedProcess:
     chromium = shutil.which('chromium')
     if chromium is None:
         pytest.skip('no chromium on PATH to look at the page with')
-    quiet = ['--no-first-run', '--disable-background-networking', '--disable-sync']
+    quiet = ['--disable-dev-shm-usage', '--no-first-run', '--disable-background-networking', '--disable-sync']
     command = [chromium, '--headless', '--no-sandbox', '--disable-gpu', *quiet, f'--user-data-dir={tmp_path}/profile']
     return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True)
 

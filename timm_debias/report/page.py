@@ -24,12 +24,14 @@ td.number, th.number { text-align: right; white-space: nowrap; }
 th button { font: inherit; font-weight: bold; color: inherit; background: none; border: 0; padding: 0; cursor: pointer;
   text-align: inherit; }
 th[aria-sort=ascending] button::after { content: ' ▲'; } th[aria-sort=descending] button::after { content: ' ▼'; }
-tr.published td { color: #5c5c5c; font-style: italic; background: #f7f7f7; }
+table.sortable :is(th, td):first-child { position: sticky; left: 0; min-width: 17rem; background: #fff; }
+table.sortable tr.published td { color: #5c5c5c; font-style: italic; background: #f7f7f7; }
 small { display: block; color: #5c5c5c; } small.mark { color: #a33b00; }
 .legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
 .legend svg { vertical-align: -3px; }
 svg { max-width: 100%; height: auto; font: 12px system-ui, sans-serif; }
 svg .label { fill: #444; } svg .title { fill: #1a1a1a; font-weight: bold; }
+svg .dot { stroke: #fff; stroke-width: .8; paint-order: stroke; }
 svg .grid { stroke: #e4e4e4; } svg .interval { stroke-width: 1.5; opacity: .7; }
 svg .mean { stroke-width: 1.5; stroke-dasharray: 5 4; } svg .curve { fill: none; stroke-width: 1.5; }
 """

@@ -89,12 +89,12 @@ def shape_bias_by_category(runs: Sequence[Run], with_published: bool) -> str:
         parts.append(line((shape.at(value), 60), (shape.at(value), bottom), 'grid'))
         parts.append(text(shape.at(value), bottom + 16, f'{value:g}'))
         parts.append(text(shape.at(1 - value), 50, f'{value:g}'))
-    parts.append(text(360, bottom + 36, shape.label))
+    parts.append(text(360, bottom + 54, shape.label))
     parts.append(text(360, 30, 'fraction of texture decisions'))
     for row, category in enumerate(categories):
-        middle = 60 + _ROW * (row + 0.5)
-        parts.append(line((100, middle), (620, middle), 'grid'))
-        parts.append(text(92, middle + 4, category, 'end'))
+        top = 60 + _ROW * row
+        parts.append(line((100, top), (620, top), 'grid'))
+        parts.append(text(92, top + _ROW / 2 + 4, category, 'end'))
     for run, metrics in shown:
         if metrics['shape_bias'] is not None:
             all_of_them = shape.at(metrics['shape_bias'] / 100)
@@ -110,13 +110,13 @@ def shape_bias_by_category(runs: Sequence[Run], with_published: bool) -> str:
     if with_published:
         for name, bias in shown[0][1]['published_shape_bias'].items():
             parts.append(line((shape.at(bias / 100), 60), (shape.at(bias / 100), bottom), 'mean', GREY))
-            parts.append(text(shape.at(bias / 100), 66 + _ROW * len(categories) - 10, f'{name}, published'))
+            parts.append(text(shape.at(bias / 100), bottom + 34, f'{name}, published'))
     words = (
         'Of the images that were decided by shape or by texture; a dashed line is all categories of a model together.'
     )
     marks = legend([(run.look, run.marked('cue-conflict')) for run, _ in shown])
     return _section(
-        'Shape bias', words, marks + document(640, bottom + 50, 'Shape and texture decisions by category', parts)
+        'Shape bias', words, marks + document(640, bottom + 66, 'Shape and texture decisions by category', parts)
     )
 
 
