@@ -5,7 +5,8 @@ import stat
 
 import pytest
 
-from timm_debias.files import atomic_path, write_text
+from timm_debias.errors import DebiasError
+from timm_debias.files import atomic_path, write_output, write_text
 
 
 def test_replaces_the_file_with_the_usual_rights(tmp_path):
@@ -32,6 +33,12 @@ def test_an_error_while_writing_keeps_the_old_file(tmp_path):
         write_half()
     assert path.read_text() == 'old'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_output_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(DebiasError, match=r'--output .*a\.txt cannot be written'):
+        write_output(tmp_path / 'file' / 'a.txt', 'new')
 
 
 def test_suffix_is_kept(tmp_path):

@@ -38,6 +38,19 @@ def test_top_k_of_few_classes():
     assert counted(TopK(), LABELS % 3, LOGITS[:, :3])['top5'] == 40
 
 
+def test_right_images():
+    subset, groups = [1, 4, 5, 9], [[0], [1, 2, 3], [4, 5]]
+    best = LOGITS.topk(1, dim=1).indices[:, 0]
+    assert torch.equal(TopK().update(LOGITS, LABELS), best == LABELS)
+    score = SubsetAccuracy(subset)
+    labels = torch.tensor(subset)[LABELS % 4]
+    assert score.update(LOGITS, labels).int().tolist() == score.state()['correct']
+    assert SubsetConfidence(subset).update(LOGITS, labels) is None
+    decisions = ConflictDecisions(groups)
+    right = decisions.update(LOGITS, torch.stack([LABELS % 3, (LABELS + 1) % 3], dim=1))
+    assert int(right.sum()) == sum(decisions.state()['shape'])
+
+
 def test_nothing_counted():
     assert TopK().state() == {'images': 0, 'top1': 0, 'top5': 0}
 

@@ -19,6 +19,7 @@ from timm_debias.validation.benchmarks import Contents, Part, get_benchmark
 from timm_debias.validation.benchmarks.categories import category_classes
 from timm_debias.validation.benchmarks.classes import subset_classes
 from timm_debias.validation.benchmarks.layout import FolderImages
+from timm_debias.validation.bits import unpack
 from timm_debias.validation.loading import AsPublished
 from timm_debias.validation.model import hash_weights
 from timm_debias.validation.results import PartResults
@@ -257,8 +258,16 @@ def test_killed_and_resumed(suite, whole, tmp_path, capsys, monkeypatch, parts):
     assert suite('--benchmarks', 'all', '--results-dir', folder, '--resume') == 0
     assert not set(again) & set(saved)
     assert len(again) + len(saved) == len(list(whole.glob('parts/**/*.json')))
-    for name in ('results.json', 'results.csv', 'results.md'):
-        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    for path in (path for path in whole.rglob('*') if path.is_file()):
+        assert (folder / path.relative_to(whole)).read_bytes() == path.read_bytes()
+
+
+def test_right_images_are_stored(whole):
+    parts = {path: json.loads(path.read_text())['result'] for path in whole.glob('parts/**/*.json')}
+    for result in parts.values():
+        if 'top1' in result['state']:
+            assert unpack(result['right'], result['images']).sum() == result['state']['top1']
+    assert {path.name for path, result in parts.items() if result['right'] is None} == {'out.json', 'in.json'}
 
 
 def test_nothing_is_measured_twice(suite, whole, tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ import timm
 import torch
 from PIL import Image
 
+from timm_debias.validation.bits import unpack
+
 
 def result(capsys) -> dict:
     return json.loads(capsys.readouterr().out.split('--result\n')[1])
@@ -47,12 +49,15 @@ def test_another_try_after_a_mistake_needs_no_resume(suite, spoiled, tmp_path, c
 
 
 @pytest.mark.parametrize('batch_size', [1, 4])
-def test_skipped_images_are_counted_and_named(suite, spoiled, capsys, batch_size):
+def test_skipped_images_are_counted_and_named(suite, spoiled, tmp_path, capsys, batch_size):
     root, path = spoiled
-    assert suite('--benchmarks', 'imagenet-r', '--on-error', 'skip', '-b', batch_size, root=root) == 0
+    place = ['--results-dir', tmp_path / 'results']
+    assert suite('--benchmarks', 'imagenet-r', '--on-error', 'skip', '-b', batch_size, *place, root=root) == 0
     entry = result(capsys)['benchmarks']['imagenet-r']
     assert entry['skipped'] == [str(path)]
     assert entry['images'] == 4
+    part = json.loads((tmp_path / 'results' / 'parts' / 'imagenet-r.json').read_text())['result']
+    assert unpack(part['right'], 4).astype(int).tolist() == part['state']['correct']
 
 
 def test_no_readable_image(suite, spoiled, capsys):

@@ -11,6 +11,8 @@ from .errors import DebiasError
 COMMANDS = {
     'train': ('timm_debias.training.main', 'train a timm model, with --debias on stylised images too'),
     'validate': ('timm_debias.validation.main', 'measure accuracy, robustness and shape bias of a timm model'),
+    'compare': ('timm_debias.compare', 'compare two models on the same images, by a paired test'),
+    'report': ('timm_debias.report.main', 'show the results of many models as one HTML page, with plots'),
     'stylize': ('timm_debias.stylize', 'stylise a folder of images, or look at a grid of pairs'),
     'train-stylizer': ('timm_debias.stylizer_training.main', 'train a style transfer network'),
     'stylizer-report': ('timm_debias.stylizer_report.main', 'measure what stylizers do, side by side'),

@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from .errors import DebiasError
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
@@ -33,6 +35,18 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding='utf-8')
+
+
+def write_output(path: str | os.PathLike, text: str) -> None:
+    """Write `text` to the file that `--output` names.
+
+    Raises:
+        DebiasError: it cannot be written; a file that was there is as it was.
+    """
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise DebiasError(f'--output {path} cannot be written: {error.strerror or error}') from error
 
 
 def _umask() -> int:

@@ -15,6 +15,7 @@ from ..errors import DebiasError
 from ..normalize import Normalize
 from .attacks import PixelModel
 from .benchmarks import Part
+from .bits import pack
 from .config import ValidateConfig
 from .evaluate import predict
 from .loading import AsPublished, Batch, PartBatches, Transform
@@ -43,7 +44,9 @@ def measure(
         tasks: What to measure.
 
     Yields:
-        Name, and `state` (of the part's score), `images` (number counted) and `skipped` (names of unreadable ones).
+        Name, and `state` (of the part's score), `images` (number counted), `skipped` (names of unreadable ones) and
+        `right` (which of the counted images are right, in their order, packed by `bits.pack`; None where the score does
+        not tell).
 
     Raises:
         DebiasError: a model that does not take the images, an image that cannot be used, or logits that are not finite.
@@ -98,6 +101,7 @@ class _Runner:
         """Return the result of a part."""
         score = part.score()
         skipped: list[str] = []
+        rights: list[torch.Tensor] = []
         images = 0
         # An attack and the decision under it are computed in float32: autocast would blur the gradients.
         context = nullcontext() if part.attack else autocast(self._config)
@@ -109,12 +113,15 @@ class _Runner:
                     f'{part.name}: the logits of {bad} of {len(logits)} images are not finite (NaN or infinite); check '
                     'the weights, and measure without --amp and --model-dtype'
                 )
-            score.update(logits, targets)
+            right = score.update(logits, targets)
+            if right is not None:
+                rights.append(right)
             images += len(logits)
             self._progress.advance(part, len(logits))
         if not images:
             raise DebiasError(f'{part.name}: none of its {len(part.images)} images can be read')
-        return {'state': score.state(), 'images': images, 'skipped': skipped}
+        packed = pack(torch.cat(rights).cpu().numpy()) if rights else None
+        return {'state': score.state(), 'images': images, 'skipped': skipped, 'right': packed}
 
     def _prepare(
         self, part: Part, loaded: Iterator[Batch], skipped: list[str]

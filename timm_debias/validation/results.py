@@ -1,6 +1,7 @@
 """Results of a run on the disk: each part as soon as it is measured, the whole at the end."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,38 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DebiasError(f'{path}: no result of this program; remove it to measure again')
     return value
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Return results.json of a results folder.
+
+    Raises:
+        DebiasError: no folder of `validate.py --benchmarks … --results-dir`, or that of a run that was interrupted.
+    """
+    if not folder.is_dir():
+        raise DebiasError(f'{folder}: no such folder')
+    if not (folder / 'results.json').is_file():
+        if (folder / 'run.json').is_file():
+            raise DebiasError(f'{folder} holds the results of an interrupted run; finish it with validate.py --resume')
+        raise DebiasError(f'{folder} is no results folder: validate.py --benchmarks … --results-dir writes one')
+    results = read_json(folder / 'results.json')
+    if 'benchmarks' not in results or 'weights' not in results:
+        raise DebiasError(f'{folder / "results.json"} was not written by validate.py --benchmarks')
+    return results
+
+
+def read_parts(folder: Path, benchmark: str) -> dict[str, dict[str, Any]]:
+    """Return `identity` and `result` of each measured part of a benchmark, by name, in the order of the numbers."""
+    parts = folder / 'parts'
+    paths = [parts / f'{benchmark}.json', *(parts / benchmark).glob('**/[!.]*.json')]
+    found = {path.relative_to(parts).with_suffix('').as_posix(): read_json(path) for path in paths if path.is_file()}
+    return {name: found[name] for name in sorted(found, key=_by_number)}
+
+
+def _by_number(name: str) -> list[tuple[str, float]]:
+    """Return a key that sorts eps4 before eps16."""
+    words = re.findall(r'([^\d]*)(\d+(?:\.\d+)?)?', name)
+    return [(text, float(number or 0)) for text, number in words]
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -17,8 +17,12 @@ State = dict[str, Any]
 class Score(Protocol):
     """What every score offers."""
 
-    def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
-        """Count a batch: logits [B, classes] and targets [B] or [B, K]."""
+    def update(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor | None:
+        """Count a batch: logits [B, classes] and targets [B] or [B, K].
+
+        Returns:
+            Which images are right, bool [B], for paired tests; None where no image is right or wrong by itself.
+        """
 
     def state(self) -> State:
         """Return what was counted, as JSON values."""
@@ -34,12 +38,13 @@ class TopK:
     def __init__(self) -> None:
         self._counts: torch.Tensor | int = 0
 
-    def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
-        """Count a batch."""
+    def update(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Count a batch; an image is right by its first class."""
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
         right = (ranked[:, :, None] == targets.reshape(len(targets), 1, -1)).any(dim=2)
         total = right.new_tensor(len(right), dtype=torch.int64)
         self._counts = self._counts + torch.stack([total, right[:, 0].sum(), right.any(dim=1).sum()])
+        return right[:, 0]
 
     def state(self) -> State:
         """Return the numbers of images."""
@@ -64,13 +69,15 @@ class SubsetAccuracy:
         self._confidence: list[float] = []
         self._correct: list[int] = []
 
-    def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
-        """Count a batch."""
+    def update(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Count a batch; an image is right when decided among the subset."""
         indices = self._indices.to(logits.device)
         confidence, decision = logits[:, indices].float().softmax(dim=1).max(dim=1)
+        right = indices[decision] == targets
         self._confidence += confidence.tolist()
-        self._correct += (indices[decision] == targets).int().tolist()
+        self._correct += right.int().tolist()
         self._right_of_all += int((logits.argmax(dim=1) == targets).sum())
+        return right
 
     def state(self) -> State:
         """Return counts, confidences and correctness."""
@@ -122,14 +129,15 @@ class ConflictDecisions:
         self._groups = [list(group) for group in groups]
         self._counts = torch.zeros(3, len(groups), dtype=torch.int64)
 
-    def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
-        """Count a batch."""
+    def update(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Count a batch; an image is right when its shape decides."""
         probabilities = logits.float().softmax(dim=1)
         means = torch.stack([probabilities[:, group].mean(dim=1) for group in self._groups], dim=1)
         decided = (means.argmax(dim=1, keepdim=True) == targets).cpu()
         shapes = targets[:, 0].cpu()
         for row, counted in zip(self._counts, (torch.ones_like(shapes), *decided.T.long()), strict=True):
             row.index_add_(0, shapes, counted)
+        return decided[:, 0]
 
     def state(self) -> State:
         """Return the numbers of images, by category of shape."""

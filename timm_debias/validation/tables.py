@@ -44,9 +44,7 @@ def format_results(results: Mapping[str, Any]) -> str:
         '| --- | --- | --- | --- |',
     ]
     for name, entry in results['benchmarks'].items():
-        marks = [f'{len(entry["skipped"])} skipped'] if entry['skipped'] else []
-        marks += ['partial'] if entry['partial'] else []
-        images = ', '.join([f'{entry["images"]:,}', *marks])
+        images = ', '.join(filter(None, [f'{entry["images"]:,}', mark_of(entry)]))
         for key in entry['headline']:
             lines.append(f'| {name} | {key} | {_value(entry, key)} | {images} |')
     if 'cue-conflict' in results['benchmarks']:
@@ -58,11 +56,24 @@ def format_results(results: Mapping[str, Any]) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def _value(entry: Mapping[str, Any], key: str) -> str:
-    value, interval = entry['headline'][key], entry['metrics'].get(f'{key}_interval')
+def mark_of(entry: Mapping[str, Any]) -> str:
+    """Return what to say beside the figures of a benchmark that was not measured as a whole, else an empty text."""
+    marks = [f'subset of {entry["subset"]:,}'] if entry['subset'] else []
+    marks += ['partial'] if entry['partial'] else []
+    marks += [f'{len(entry["skipped"])} skipped'] if entry['skipped'] else []
+    return ', '.join(marks)
+
+
+def interval_of(entry: Mapping[str, Any], key: str) -> list[float] | None:
+    """Return the interval [low, high] of a headline figure of a benchmark, None where it has none."""
     for point in entry['metrics'].get('curve', []):
         if key == f'top1_eps{point["epsilon"]:g}':
-            interval = point['top1_interval']
+            return point['top1_interval']
+    return entry['metrics'].get(f'{key}_interval')
+
+
+def _value(entry: Mapping[str, Any], key: str) -> str:
+    value, interval = entry['headline'][key], interval_of(entry, key)
     if value is None:
         return '–'
     return f'{value:.2f}' + (f' [{interval[0]:.2f}, {interval[1]:.2f}]' if interval else '')
