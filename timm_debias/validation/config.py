@@ -65,6 +65,7 @@ class ValidateRunConfig:
     amp: bool = flag(False, 'mixed precision')
     amp_dtype: str = flag('float16', 'lower precision of --amp', choices=['float16', 'bfloat16'])
     model_dtype: str | None = flag(None, 'dtype of the model', choices=['float32', 'float16', 'bfloat16'])
+    retry: bool = flag(False, 'halve the batch where memory runs out, and try again; always on with --models')
     seed: int = flag(42, 'random seed', metavar='S')
     results_file: str = flag('', 'file for the results', metavar='FILENAME')
     results_format: str = flag('csv', 'format of --results-file', choices=['csv', 'json'])

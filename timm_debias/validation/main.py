@@ -4,9 +4,10 @@ import csv
 import json
 import logging
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
 import torch
@@ -20,10 +21,13 @@ from ..errors import DebiasError
 from ..files import atomic_path
 from ..flags import Parser, add_flags, config_from
 from ..log import setup_logging
+from ..training.machine import Machine, init_machine
 from .benchmarks import format_benchmarks
 from .config import ValidateConfig
 from .evaluate import evaluate, evaluate_conflict
+from .memory import BatchTooLargeError, halve, is_out_of_memory
 from .model import autocast, build_model, prepare_model, resolve_input
+from .ranks import agree
 from .selection import check_suite
 from .suite import run_suite
 from .tables import format_results
@@ -47,17 +51,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.suite.list_benchmarks:
         print(format_benchmarks(), end='')
         return 0
-    check_config(config)
+    check_device(config.run.device)
+    machine = init_machine(config.run.device)
+    if not machine.is_primary:
+        logging.getLogger().setLevel(logging.ERROR)
+    try:
+        return _run(replace(config, run=replace(config.run, device=str(machine.device))), machine)
+    except DebiasError:
+        if machine.is_primary:
+            raise
+        time.sleep(2)  # torchrun ends all processes when one has: time for the first to say why.
+        return 2
+    finally:
+        if machine.distributed:
+            torch.distributed.destroy_process_group()
+
+
+def _run(config: ValidateConfig, machine: Machine) -> int:
+    """Measure, and print the results on the first process; returns the exit code."""
+    agree(machine, lambda: check_config(config))
+    results: Results
     if config.suite.benchmarks:
-        results = run_suite(config)
+        results = run_suite(config, machine)
         _logger.info(format_results(results))
     else:
-        results = validate(config)
+        if machine.distributed:
+            raise DebiasError('a data set of your own is measured by one process: start without torchrun')
+        results = _validate(config)
         log_results(results)
     if config.run.results_file:
         write_results(config.run.results_file, results, config.run.results_format)
-    print(f'--result\n{json.dumps(results, indent=4)}', flush=True)
+    if machine.is_primary:
+        print(f'--result\n{json.dumps(results, indent=4)}', flush=True)
     return 0
+
+
+def _validate(config: ValidateConfig) -> Results:
+    """Return what `validate` does, with `--retry` by smaller batches where memory runs out."""
+    while True:
+        batch_size = config.run.batch_size
+        try:
+            return validate(config)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        shortage = BatchTooLargeError(config.model.model, batch_size)
+        if not config.run.retry:
+            raise shortage
+        config = replace(config, run=replace(config.run, batch_size=halve(batch_size, shortage)))
 
 
 def build_parser() -> Parser:
@@ -75,7 +116,6 @@ def build_parser() -> Parser:
 def check_config(config: ValidateConfig) -> None:
     """Raise `DebiasError` for the first flag that is wrong."""
     check_model_name(config.model.model)
-    check_device(config.run.device)
     for name, path in (('--checkpoint', config.model.checkpoint), ('--class-map', config.data.class_map)):
         if path and not os.path.isfile(path):
             raise DebiasError(f"{name} '{path}': no such file")
