@@ -14,7 +14,7 @@ import torch
 from timm.data import create_loader
 from timm.utils import random_seed
 
-from ..checks import check_device, check_model_name
+from ..checks import check_device
 from ..data.checks import check_image_folder, class_names
 from ..data.factory import SHAPES_TEXTURES, create_dataset
 from ..errors import DebiasError
@@ -23,10 +23,12 @@ from ..flags import Parser, add_flags, config_from
 from ..log import setup_logging
 from ..training.machine import Machine, init_machine
 from .benchmarks import format_benchmarks
+from .bulk import run_bulk
+from .bulk_tables import format_models
 from .config import ValidateConfig
 from .evaluate import evaluate, evaluate_conflict
 from .memory import BatchTooLargeError, halve, is_out_of_memory
-from .model import autocast, build_model, prepare_model, resolve_input
+from .model import autocast, build_model, check_model, prepare_model, resolve_input
 from .ranks import agree
 from .selection import check_suite
 from .suite import run_suite
@@ -70,8 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(config: ValidateConfig, machine: Machine) -> int:
     """Measure, and print the results on the first process; returns the exit code."""
     agree(machine, lambda: check_config(config))
-    results: Results
-    if config.suite.benchmarks:
+    results: Any
+    failed: list[str] = []
+    if config.suite.models:
+        results = run_bulk(config, machine)
+        failed = [model['folder'] for model in results if 'error' in model]
+        _logger.info(format_models(results))
+    elif config.suite.benchmarks:
         results = run_suite(config, machine)
         _logger.info(format_results(results))
     else:
@@ -83,7 +90,9 @@ def _run(config: ValidateConfig, machine: Machine) -> int:
         write_results(config.run.results_file, results, config.run.results_format)
     if machine.is_primary:
         print(f'--result\n{json.dumps(results, indent=4)}', flush=True)
-    return 0
+    if failed:
+        _logger.error(f'{len(failed)} of {len(results)} models failed: {", ".join(failed)}')
+    return 1 if failed else 0
 
 
 def _validate(config: ValidateConfig) -> Results:
@@ -115,12 +124,10 @@ def build_parser() -> Parser:
 
 def check_config(config: ValidateConfig) -> None:
     """Raise `DebiasError` for the first flag that is wrong."""
-    check_model_name(config.model.model)
-    for name, path in (('--checkpoint', config.model.checkpoint), ('--class-map', config.data.class_map)):
-        if path and not os.path.isfile(path):
-            raise DebiasError(f"{name} '{path}': no such file")
-    if config.model.use_ema and not config.model.checkpoint:
-        raise DebiasError('--use-ema chooses among the weights of a --checkpoint, and none is given')
+    if not config.suite.models:
+        check_model(config.model)
+    if config.data.class_map and not os.path.isfile(config.data.class_map):
+        raise DebiasError(f"--class-map '{config.data.class_map}': no such file")
     if config.run.batch_size < 1:
         raise DebiasError(f'--batch-size is {config.run.batch_size}; expected at least 1')
     folder = os.path.dirname(config.run.results_file)
