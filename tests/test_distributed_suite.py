@@ -3,12 +3,14 @@
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from miniatures import SUITE_FLAGS
 
@@ -119,6 +121,32 @@ def test_an_error_of_one_ends_all(command, miniatures, tmp_path):
     assert not other_errors
 
 
+def test_processes_with_different_weights(command, tmp_path):
+    torch.save(timm.create_model('test_resnet').state_dict(), tmp_path / 'other.pth')
+    argv = [command('--benchmarks', 'imagenet-a'), command('--benchmarks', 'imagenet-a', '--checkpoint',
+                                                           tmp_path / 'other.pth')]  # fmt: skip
+    first, other = launch(lambda: main(argv[int(os.environ['RANK'])]), 2, tmp_path / 'logs')
+    assert (first[0], other[0]) == (2, 2)
+    assert 'have different weights' in first[2]
+
+
+def test_processes_with_different_images(command, miniatures, tmp_path):
+    shutil.copytree(miniatures / 'imagenet-a', tmp_path / 'imagenet-a')
+    next((tmp_path / 'imagenet-a').glob('*/*.jpg')).unlink()
+    argv = [command('--benchmarks', 'imagenet-a', root=root) for root in (miniatures, tmp_path)]
+    first, other = launch(lambda: main(argv[int(os.environ['RANK'])]), 2, tmp_path / 'logs')
+    assert (first[0], other[0]) == (2, 2)
+    assert 'have different images' in first[2]
+
+
+def test_a_launch_that_is_none(command, monkeypatch, capsys):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.delenv('MASTER_ADDR', raising=False)
+    assert main(command('--benchmarks', 'imagenet-a')) == 2
+    assert 'start them with torchrun' in capsys.readouterr().err
+
+
 def test_memory_of_one_process_is_short(command, miniatures, tmp_path, monkeypatch):
     predict = measure.predict
 
@@ -155,6 +183,7 @@ def test_shared_work(tmp_path):
     assert [code for code, _ in codes] == [0, 0], codes
 
 
+@pytest.mark.slow
 def test_torchrun(command, tmp_path):
     """The real launcher: results printed once, and a data set of one's own is refused."""
     start = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']

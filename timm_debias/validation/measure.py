@@ -89,10 +89,10 @@ def _measure_until_full(
     for task, loaded in zip(tasks, batches, strict=True):
         part = task.part
         results = gather(machine, partial(runner.run, part, loaded, batch_size))
-        runner.progress.end()
         images = sum(result['images'] for result in results)
         if not images:
             raise DebiasError(f'{part.name}: none of its {len(part.images)} images can be read')
+        runner.progress.end()
         yield (
             part.name,
             {
@@ -137,6 +137,8 @@ class _Runner:
         try:
             self._model(images)
         except (RuntimeError, AssertionError, ValueError) as error:
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                raise BatchTooLargeError(self.config.model.model, 1) from error
             reason = ' '.join(str(error).split())[:200]
             published = '' if size == own else ', the size of a benchmark that must not be resized'
             raise DebiasError(

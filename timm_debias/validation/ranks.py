@@ -6,6 +6,8 @@ process that has given up.
 
 import logging
 from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 import torch.distributed as dist
@@ -36,7 +38,7 @@ def gather(machine: Machine, work: Callable[[], Value]) -> list[Value]:
         _logger.exception(f'Process {machine.rank} failed.')
         failure = DebiasError(f'process {machine.rank}: {type(error).__name__}: {error}')
     outcomes: list[Any] = [None] * machine.world_size
-    dist.all_gather_object(outcomes, (value, failure))
+    dist.all_gather_object(outcomes, (value, failure), group=_host_group(dist.group.WORLD))
     failures = [failure for _, failure in outcomes if failure is not None]
     if failures:
         raise failures[0]
@@ -62,3 +64,13 @@ def on_primary(machine: Machine, work: Callable[[], Value]) -> Value:
     """
     value: Any = gather(machine, lambda: work() if machine.is_primary else None)[0]
     return value
+
+
+@cache
+def _host_group(world: Any) -> Any:
+    """Return the processes of `world`, joined over gloo whatever the device: for Python objects, and with patience.
+
+    A process may wait long for others that read slower disks; one that is gone is noticed by torchrun.
+    """
+    del world
+    return dist.new_group(backend='gloo', timeout=timedelta(days=1))

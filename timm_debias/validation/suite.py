@@ -18,7 +18,7 @@ from .config import ValidateConfig
 from .loading import Transform, preprocessing
 from .measure import Task, measure
 from .model import build_model, hash_weights, prepare_model, resolve_input
-from .ranks import agree, on_primary
+from .ranks import agree, gather, on_primary
 from .results import PartResults
 from .selection import select
 from .tables import write_tables
@@ -62,6 +62,7 @@ def run_suite(config: ValidateConfig, machine: Machine) -> dict[str, Any]:
             logits that are not finite; results that cannot be written.
     """
     prepared = agree(machine, lambda: _prepare(config))
+    _check_processes(prepared, machine)
     settings = _settings(config, prepared.input_config)
     folder = Path(config.suite.results_dir) if config.suite.results_dir and machine.is_primary else None
     stored = agree(machine, lambda: PartResults(folder, prepared.header | settings, config.suite.resume))
@@ -84,6 +85,16 @@ def _prepare(config: ValidateConfig) -> Prepared:
     measured = [_check_data(config, benchmark, roots, setting, input_config) for benchmark, roots in selected.items()]
     header = describe_model(config, model, input_config)
     return Prepared(prepare_model(config, model), input_config, header, measured, absent)
+
+
+def _check_processes(prepared: Prepared, machine: Machine) -> None:
+    """Raise `DebiasError` where the processes, perhaps on several computers, have not the same before them."""
+    weights = prepared.header['weights']
+    images = {part.name: part.images.fingerprint for item in prepared.measured for part in item.contents.parts}
+    for process in gather(machine, lambda: {'weights': weights, 'images': images}):
+        for what, own in (('weights', weights), ('images', images)):
+            if process[what] != own:
+                raise DebiasError(f'the processes of this run have different {what}; give all of them the same files')
 
 
 def _check_data(
