@@ -182,7 +182,10 @@ def test_shards(command, models, tmp_path, measured, capsys):
 def test_several_processes(command, models, tmp_path):
     assert main(command('--models', models, '--results-dir', tmp_path / 'one')) == 1
     arguments = command('--models', models, '--results-dir', tmp_path / 'two')
-    assert [code for code, _, _ in launch(lambda: main(arguments), 2, tmp_path / 'logs')] == [1, 1]
+    first, other = launch(lambda: main(arguments), 2, tmp_path / 'logs')
+    assert (first[0], other[0]) == (1, 1)
+    assert '2 of 4 models failed' in first[2]
+    assert other[1:] == ('', '')
     for path in (tmp_path / 'one').rglob('*.*'):
         if path.is_file():
             assert (tmp_path / 'two' / path.relative_to(tmp_path / 'one')).read_text() == path.read_text()

@@ -78,10 +78,10 @@ def _measure_entry(config: ValidateConfig, entry: Entry, folder: Path, machine: 
             on_primary(machine, lambda: write_json(folder / 'request.json', request))
     except DebiasError as error:
         reason = str(error)
-        _logger.error(f'{folder.name} failed: {reason}')
+        _logger.warning(f'{folder.name} failed: {reason}')
     except Exception as error:  # Model code raises almost anything, and the next model may be well.
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:500]
-        _logger.exception(f'{folder.name} failed: {reason}')
+        _logger.warning(f'{folder.name} failed: {reason}', exc_info=True)
     else:
         return results
     return {'model': entry.model, 'error': reason}

@@ -58,7 +58,7 @@ def format_models(models: Sequence[Results]) -> str:
     figures = _figures(models)
     measured = [model for model in models if 'error' not in model]
     failed = [model for model in models if 'error' in model]
-    lines = [f'# {len(measured)} models', '', 'All figures in percent; protocols are in results.md of each folder.', '']
+    lines = ['# Models', '', 'All figures in percent; protocols are in results.md of each folder.', '']
     lines += [f'| {" | ".join(["folder", "M parameters", *figures])} |', '| --- |' + ' --- |' * (len(figures) + 1)]
     for model in measured:
         values = ['–' if model.get(figure) is None else f'{model[figure]:.2f}' for figure in figures]
