@@ -4,9 +4,10 @@
 
 Trains a model for every method and seed with one recipe (AdamW, one cycle) and measures clean accuracy, which cue
 decides the conflict images, and accuracy under noise, blur, low contrast and FGSM. Every run is written at once to
-`runs/`, and a second call of the command trains only what is missing. The table, with the differences to plain
-training paired by seed, is `effect.md`; the runs are `effect.csv`. Calls for different seeds may run side by side into
-one folder. The stylizer of the paper takes part where its weights are: --methods … adain_vgg19 --vgg19-weights FOLDER.
+`runs/`, and a second call of the command trains only what is missing. The table, with the differences to plain training
+paired by seed, is `effect.md`; the runs are `effect.csv`. Calls for different seeds may run side by side into one
+folder; a last call with all of them writes the report. The stylizer of the paper takes part where its weights are:
+--methods … adain_vgg19 --vgg19-weights FOLDER.
 """
 
 import argparse
@@ -54,6 +55,7 @@ METHODS = {
     'adain_lite': Method('adain_lite'),
     'adain_lite, no auxiliary BN': Method('adain_lite', aux_bn=False),
     'adain_lite, alpha 1': Method('adain_lite', alpha=1.0),
+    'adain_lite, alpha 1, no auxiliary BN': Method('adain_lite', alpha=1.0, aux_bn=False),
     'band_statistics': Method('band_statistics'),
     'fourier_amplitude': Method('fourier_amplitude'),
     'adain_vgg19': Method('adain_vgg19'),

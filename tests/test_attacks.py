@@ -222,6 +222,17 @@ def test_pgd_is_reproducible(labels):
     assert not torch.equal(first, other)
 
 
+def test_pgd_draws_for_each_image_on_its_own(labels):
+    images, options = uniform(8, 3, 4, 4), {'steps': 1, 'step_size': 0}
+    together = pgd_default(Linear(), images, labels, 0.1, generator=[seeded(s) for s in range(8)], **options)
+    for index in range(8):
+        alone = pgd_default(
+            Linear(), images[index, None], labels[index, None], 0.1, generator=[seeded(index)], **options
+        )
+        assert torch.equal(alone[0], together[index])
+    assert not torch.equal(together[0] - images[0], together[1] - images[1])
+
+
 @pytest.mark.parametrize('attack', ATTACKS)
 def test_model_is_left_alone(trained, attack):
     model, images, labels = trained

@@ -25,7 +25,7 @@ from timm_debias.validation.benchmarks.imagenet import ImageNet
 from timm_debias.validation.config import SuiteConfig
 from timm_debias.validation.scores import TopK
 
-PARTIAL = Setting(SuiteConfig(allow_partial=True), img_size=64, seed=42, batch_size=8)
+PARTIAL = Setting(SuiteConfig(allow_partial=True), img_size=64, seed=42)
 STRICT = replace(PARTIAL, suite=SuiteConfig())
 
 

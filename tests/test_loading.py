@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from timm_debias.validation.benchmarks import get_benchmark
-from timm_debias.validation.loading import AsPublished, PartBatches, WrongSizeError, preprocessing
+from timm_debias.validation.loading import AsPublished, PartBatches, WrongSizeError, preprocessing, share
 
 INPUT = {'input_size': (3, 32, 48), 'interpolation': 'bicubic', 'crop_pct': 0.8, 'crop_mode': 'center'}
 
@@ -36,6 +36,24 @@ def test_batches_never_mix_parts(workers):
     batches = PartBatches([(part, AsPublished(8)) for part in parts], 3, workers)
     levels = [[batch.pixels[:, 0, 0, 0].tolist() for batch in part] for part in batches]
     assert levels == [[[0, 1, 2], [3, 4, 5], [6]], [[10]], [[20, 21, 22], [23, 24, 25]]]
+
+
+@pytest.mark.parametrize('world_size', [1, 2, 3, 8])
+@pytest.mark.parametrize('length', [1, 4, 5, 40, 50])
+def test_every_image_has_one_process(length, world_size):
+    shares = [share(length, 4, rank, world_size) for rank in range(world_size)]
+    assert [index for indices in shares for index in indices] == list(range(length))
+    assert all(indices.start % 4 == 0 for indices in shares)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 4 + 3
+
+
+def test_batches_are_the_same_whatever_the_number_of_processes():
+    parts = [(Shades(range(7)), AsPublished(8)), (Shades(range(10, 11)), AsPublished(8))]
+    found = [[], []]
+    for rank in range(2):
+        for part, batches in zip(found, PartBatches(parts, 3, 0, rank=rank, world_size=2), strict=True):
+            part.append([batch.indices.tolist() for batch in batches])
+    assert found == [[[[0, 1, 2]], [[3, 4, 5], [6]]], [[], [[0]]]]
 
 
 def test_failures_are_told_apart():

@@ -51,6 +51,20 @@ def test_right_images():
     assert int(right.sum()) == sum(decisions.state()['shape'])
 
 
+@pytest.mark.parametrize(
+    ('score', 'targets'),
+    [
+        (TopK, LABELS),
+        (lambda: SubsetAccuracy(range(12)), LABELS),
+        (lambda: SubsetConfidence([1, 4]), LABELS),
+        (lambda: ConflictDecisions([[0, 1], [2], [5, 6]]), torch.stack([LABELS % 3, (LABELS + 1) % 3], dim=1)),
+    ],
+)
+def test_parts_of_the_images_together_are_all(score, targets):
+    states = [counted(score(), targets[some], LOGITS[some]) for some in (slice(13), slice(0), slice(13, 40))]
+    assert score().merge(states) == counted(score(), targets)
+
+
 def test_nothing_counted():
     assert TopK().state() == {'images': 0, 'top1': 0, 'top5': 0}
 

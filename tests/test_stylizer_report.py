@@ -14,7 +14,7 @@ from timm_debias.stylizer_report import cost
 from timm_debias.stylizer_report import main as report_main
 from timm_debias.stylizer_report.cost import count_macs, count_parameters
 from timm_debias.stylizer_report.readers import CueReader, read_cues, train_reader
-from timm_debias.stylizer_report.statistics import BLOCK, mirrored, shuffled, statistics_removed
+from timm_debias.stylizer_report.statistics import mirrored, shuffled, statistics_removed
 
 
 class Keep(Stylizer):
@@ -100,22 +100,24 @@ class TestStatistics:
 
 
 class TestReferences:
-    images = torch.rand(2, 3, 2 * BLOCK, 3 * BLOCK, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, 3, 50, 63, generator=torch.Generator().manual_seed(0))
 
     def test_mirrored(self):
         found = mirrored(torch.zeros_like(self.images), self.images, 1.0)
-        assert torch.equal(found[..., 5], self.images[..., 3 * BLOCK - 6])
+        assert torch.equal(found[..., 5], self.images[..., 57])
 
     def test_shuffled_has_the_partners_blocks_elsewhere(self):
+        """Of 12×15 pixels; two rows and three columns are left over."""
         found = shuffled(torch.zeros_like(self.images), self.images, 1.0)
-        assert found.shape == self.images.shape
         blocks, expected = (
-            [x[:, :, y : y + BLOCK, z : z + BLOCK] for y in (0, BLOCK) for z in (0, BLOCK, 2 * BLOCK)]
+            [x[:, :, y : y + 12, z : z + 15] for y in range(0, 48, 12) for z in range(0, 60, 15)]
             for x in (found, self.images)
         )
         places = [[torch.equal(block, other) for other in expected].index(True) for block in blocks]
-        assert sorted(places) == list(range(6))
-        assert places != list(range(6))
+        assert sorted(places) == list(range(16))
+        assert sum(place != index for index, place in enumerate(places)) > 10
+        assert torch.equal(found[:, :, 48:], self.images[:, :, 48:])
+        assert torch.equal(found[..., 60:], self.images[..., 60:])
 
 
 class TestCost:

@@ -12,13 +12,14 @@ from test_stylizers import ENCODER, random_state
 from timm_debias import create_stylizer
 from timm_debias.cli import main
 from timm_debias.stylizer_training.data import Crops
+from timm_debias.stylizer_training.figures import make_batch
 from timm_debias.stylizer_training.objectives import LiteObjective
 from timm_debias.stylizer_training.texture import RandomTexture, local_distance
-from timm_debias.stylizers.adain_lite import AdainLite, LiteFeatures
+from timm_debias.stylizers.adain_lite import AdainLite
 from timm_debias.stylizers.adain_vgg19 import AdainVgg19
-from timm_debias.stylizers.swatches import GRID
+from timm_debias.stylizers.patches import GRID, cut_patches
 
-FAST = ['--steps', '4', '-b', '2', '--img-size', '48', '--log-interval', '2', '--checkpoint-interval', '2']
+FAST = ['--steps', '4', '-b', '4', '--img-size', '48', '--log-interval', '2', '--checkpoint-interval', '2']
 
 
 @pytest.fixture(scope='module')
@@ -93,7 +94,7 @@ def test_vgg_decoder_for_a_given_encoder(folder, tmp_path):
     [
         (['--data-dir', 'nowhere'], ["'nowhere'", 'no such folder']),
         (['--steps', '0'], ['--steps is 0']),
-        (['-b', '1'], ['--batch-size is 1']),
+        (['-b', '3'], ['--batch-size is 3', 'at least 4']),
         (['--img-size', '16'], ['--img-size is 16', '48']),
         (['--resume'], ['checkpoint.pth does not exist']),
         (['--stylizer', 'adain_vgg19'], ['vgg_normalised.pth', '--encoder-weights']),
@@ -199,28 +200,35 @@ def test_local_distance_sees_the_place():
     assert texture.distance(right, left) < 0.2 * far  # Gram matrices do not see it.
 
 
-def with_keys(keys: torch.Tensor) -> LiteFeatures:
-    """Features that know nothing but their keys."""
-    return LiteFeatures(*[torch.empty(0)] * 4, keys, *[torch.empty(0)] * 6)
+def test_a_size_that_strides_round_up():
+    """At 49 pixels the decoder gives 52 rows; the loss looks at those of the image."""
+    torch.manual_seed(0)
+    batch = make_batch(torch.rand(4, 3, 49, 49), 2, torch.Generator().manual_seed(0))
+    losses = LiteObjective(AdainLite(), 0, torch.device('cpu'))(batch)
+    assert all(value.isfinite() for value in losses.values())
+
+
+def choice(queries: torch.Tensor, inside: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The losses of choice of two images that are each other's partners."""
+    partners = torch.tensor([1, 0])
+    return LiteObjective._choice(queries, cut_patches(queries).mean((3, 4))[partners], partners, inside)
 
 
 def test_loss_of_choice_is_zero_for_a_right_choice():
-    """Keys that say what is inside choose inside swatches for inside places; keys that say nothing cannot."""
-    objective = LiteObjective(AdainLite(), 0, torch.device('cpu'))
+    """Keys that say what is inside choose inside patches for inside places; keys that say nothing cannot."""
     inside = torch.zeros(2, 1, 48, 48)
     inside[..., :24] = 1
     signs = 2 * F.adaptive_avg_pool2d(inside, (12, 12)) - 1
     for scale, low, high in ((30.0, 0.0, 0.02), (0.0, 0.8, 1.2)):
-        assert low <= objective._choice(with_keys(scale * signs), torch.tensor([1, 0]), inside)['choice'] <= high
+        assert low <= choice(scale * signs, inside)['choice'] <= high
 
 
-def test_choosing_few_swatches_and_the_same_as_neighbours_costs_nothing():
-    objective = LiteObjective(AdainLite(), 0, torch.device('cpu'))
-    partners, inside = torch.tensor([1, 0]), torch.zeros(0, 1, 48, 48)
-    losses = objective._choice(with_keys(torch.zeros(2, 1, 12, 12)), partners, inside)
+def test_choosing_few_patches_and_the_same_as_neighbours_costs_nothing():
+    inside = torch.zeros(0, 1, 48, 48)
+    losses = choice(torch.zeros(2, 1, 12, 12), inside)
     assert losses['entropy'] == pytest.approx(0.05 * np.log(GRID**2), rel=1e-3)  # Undecided everywhere.
     assert losses['changes'] == 0
-    keys = 100 * (torch.arange(12) - 5.5).expand(2, 1, 12, 12)  # Chooses the swatches at the left and right border.
-    losses = objective._choice(with_keys(keys), partners, inside)
+    keys = 100 * (torch.arange(12) - 5.5).expand(2, 1, 12, 12)  # Chooses the patches at the left and right border.
+    losses = choice(keys, inside)
     assert losses['entropy'] == pytest.approx(0.05 * np.log(GRID), rel=0.01)
     assert losses['changes'] == pytest.approx(0.2 * 2 / 11, rel=0.01)

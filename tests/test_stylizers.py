@@ -11,6 +11,7 @@ from timm_debias.data.shapes_textures import ShapesTextures
 from timm_debias.stylizer_report.cost import count_macs
 from timm_debias.stylizers import registry, save_stylizer
 from timm_debias.stylizers.adain_lite import AdainLite
+from timm_debias.stylizers.adain_vgg19 import UpsamplingConv2d
 from timm_debias.stylizers.base import adain, mean_std
 
 # Index and shape of every convolution in the AdaIN release.
@@ -104,10 +105,37 @@ def test_vgg19_against_the_reference_pipeline(release):
     torch.testing.assert_close(result, x, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize('size', [(1, 1), (1, 4), (5, 7)])
+def test_upsampling_convolution_by_its_parts(size):
+    """Values and gradients are those of upsampling, padding and convolving one after the other."""
+    torch.manual_seed(0)
+    layer = UpsamplingConv2d(6, 4)
+    x = batch(2, 6, *size).requires_grad_()
+    found = layer(x)
+    enlarged = F.pad(F.interpolate(x, scale_factor=2, mode='nearest'), (1,) * 4, mode='reflect')
+    expected = F.conv2d(enlarged, layer.weight, layer.bias)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    parameters = (x, layer.weight, layer.bias)
+    for ours, theirs in zip(
+        torch.autograd.grad(found.square().sum(), parameters, retain_graph=True),
+        torch.autograd.grad(expected.square().sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize('size', [(16, 16), (17, 31), (64, 48), (45, 90)])
 def test_shape_of_the_content_is_kept(stylizer, size):
     images = batch(2, 3, *size)
-    assert stylizer(images, batch(2, 3, 20, 33), 0.5).shape == images.shape
+    result = stylizer(images, batch(2, 3, 20, 33), 0.5)
+    assert result.shape == images.shape
+    assert result.isfinite().all()
+
+
+def test_compiles_without_a_graph_break(stylizer):
+    images, partners = batch(2, 3, 32, 32), torch.tensor([1, 0])
+    compiled = torch.compile(stylizer.mix, backend='eager', fullgraph=True)
+    torch.testing.assert_close(compiled(images, partners, 0.5), stylizer.mix(images, partners, 0.5))
 
 
 @pytest.mark.parametrize('alpha', [0.0, 0.5, 1.0])
@@ -192,8 +220,31 @@ class TestAdainLite:
             module.register_forward_hook(count)
         network.mix(batch(2, 3, 224, 224), torch.tensor([1, 0]))
         assert sum(parameter.numel() for parameter in network.parameters()) <= 1.5e6
-        assert sum(macs) / 2 <= count_macs(network) <= 1.0e9  # Choosing and tiling swatches comes on top.
+        assert sum(macs) / 2 <= count_macs(network) <= 1.0e9  # Choosing and tiling patches comes on top.
         assert count_macs(network) < 1.05 * sum(macs) / 2
+
+    def test_details_at_alpha_1_are_the_partners(self):
+        """A partner of one colour gives no detail finer than 8 pixels, whatever the content."""
+        content = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        partner = torch.tensor([0.2, 0.7, 0.4])[:, None, None].expand(2, 3, 64, 64)
+        result = create_stylizer('adain_lite')(content, partner, 1.0)
+        blocks = F.interpolate(F.avg_pool2d(result, 8), scale_factor=8, mode='bilinear')
+        assert (result - blocks).abs().mean() < 0.2 * (content - content.mean((2, 3), keepdim=True)).abs().mean()
+        torch.testing.assert_close(result.mean((2, 3)), partner.mean((2, 3)), atol=0.15, rtol=0)
+
+    def test_patches_alone_tile_the_content(self):
+        """With a decoder that draws nothing, the partner's patches are all there is."""
+        network = AdainLite()
+        nn.init.zeros_(network.to_pixels.weight)
+        nn.init.zeros_(network.to_pixels.bias)
+        content, partner = batch(1, 3, 37, 50), batch(1, 3, 4, 4).repeat(1, 1, 8, 8)
+        with torch.no_grad():
+            result = network(content, partner, 1.0)
+        # Every patch of a repeated tile is the same, so that it does not matter which are chosen.
+        tile = partner[..., :16, :16]
+        tile = torch.cat([tile, tile.flip(-1)], -1)
+        tile = torch.cat([tile, tile.flip(-2)], -2)
+        torch.testing.assert_close(result, tile.repeat(1, 1, 2, 2)[..., :37, :50], atol=1e-5, rtol=0)
 
     def test_file_is_small(self):
         from timm_debias.stylizers.adain_lite import WEIGHTS

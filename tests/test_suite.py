@@ -177,13 +177,13 @@ def test_attacks_against_a_plain_loop(suite, miniatures, model, capsys):
     paths = sorted((miniatures / 'imagenet' / 'val').glob('*/*'))
     images = torch.stack([transform(Image.open(path).convert('RGB')) for path in paths]) / 255
     labels, pixel_model = wnid_labels(paths), PixelModel(model, config['mean'], config['std'])
-    generator = torch.Generator().manual_seed(42)
+    generators = [torch.Generator().manual_seed(1_000_003 * 42 + index) for index in range(len(images))]
     right = {'fgsm': 0, 'pgd': 0}
     for start in range(0, len(images), 4):
         batch, truth = images[start : start + 4], labels[start : start + 4]
         for name, moved in (
             ('fgsm', fgsm(pixel_model, batch, truth, 1.5 / 255)),
-            ('pgd', pgd(pixel_model, batch, truth, 1.5 / 255, 2, 1 / 255, 1, generator)),
+            ('pgd', pgd(pixel_model, batch, truth, 1.5 / 255, 2, 1 / 255, 1, generators[start : start + 4])),
         ):
             right[name] += int((pixel_model(moved).topk(5, dim=1).indices == truth[:, None]).sum())
     for name, count in right.items():
@@ -196,8 +196,10 @@ def test_attacks_against_a_plain_loop(suite, miniatures, model, capsys):
 def test_pgd_has_what_the_flags_say(suite, monkeypatch, capsys):
     calls = []
 
-    def record(model, images, labels, epsilon, steps, step_size, restarts, generator):
-        calls.append((255 * epsilon, steps, 255 * step_size, restarts, torch.rand(1, generator=generator).item()))
+    def record(model, images, labels, epsilon, steps, step_size, restarts, generators):
+        draws = [torch.rand(1, generator=generator).item() for generator in generators]
+        calls.append((255 * epsilon, steps, 255 * step_size, restarts, draws[0]))
+        assert len(set(draws)) == len(images)
         return images
 
     monkeypatch.setattr('timm_debias.validation.attacks.pgd', record)
@@ -228,7 +230,7 @@ def test_complete_imagenet_c_needs_a_complete_imagenet(partial, known):
         return Measured(get_benchmark(name), Contents(parts, partial), AsPublished(224), 'protocol')
 
     names = [f'imagenet-c/{corruption}/{severity}' for corruption in ALEXNET_ERRORS for severity in range(1, 6)]
-    state = {'state': {'images': 10, 'top1': 5, 'top5': 7}, 'images': 10, 'skipped': []}
+    state = {'state': {'images': 10, 'top1': 5, 'top5': 7}, 'images': 10, 'skipped': [], 'batch_size': 4}
     header = dict.fromkeys(('model', 'weights', 'param_count', 'img_size', 'crop_pct', 'interpolation'))
     run = [measured('imagenet', ['imagenet'], partial), measured('imagenet-c', names, False)]
     results = _collect(header, {}, run, {}, dict.fromkeys(['imagenet', *names], state))

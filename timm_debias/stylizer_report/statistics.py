@@ -5,8 +5,8 @@ import torch
 from ..stylizer_training.measure import Transfer
 from .readers import CueReader
 
-BLOCK = 32
-"""Pixels; width of the blocks of `shuffled`."""
+BLOCKS = 4
+"""Blocks a side that `shuffled` cuts."""
 
 
 def mirrored(content: torch.Tensor, style: torch.Tensor, alpha: float) -> torch.Tensor:
@@ -15,16 +15,23 @@ def mirrored(content: torch.Tensor, style: torch.Tensor, alpha: float) -> torch.
 
 
 def shuffled(content: torch.Tensor, style: torch.Tensor, alpha: float) -> torch.Tensor:
-    """Return the partner with its blocks shuffled: all of its texture, nothing of its shape, nothing of the content."""
-    rows, columns = (length // BLOCK for length in style.shape[-2:])
-    blocks = style[..., : rows * BLOCK, : columns * BLOCK].unflatten(3, (columns, BLOCK)).unflatten(2, (rows, BLOCK))
-    order = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(0))
-    blocks = blocks.transpose(3, 4).flatten(2, 3)[:, :, order]
-    return blocks.unflatten(2, (rows, columns)).transpose(3, 4).flatten(4).flatten(2, 3)
+    """Return the partner with its 4×4 blocks shuffled: its texture, nothing of its shape, nothing of the content.
+
+    Rows and columns that do not fill a block stay where they are.
+    """
+    height, width = (length // BLOCKS for length in style.shape[-2:])
+    inner = style[..., : BLOCKS * height, : BLOCKS * width]
+    blocks = inner.unflatten(3, (BLOCKS, width)).unflatten(2, (BLOCKS, height)).transpose(3, 4).flatten(2, 3)
+    blocks = blocks[:, :, torch.randperm(BLOCKS**2, generator=torch.Generator().manual_seed(0))]
+    result = style.clone()
+    result[..., : BLOCKS * height, : BLOCKS * width] = (
+        blocks.unflatten(2, (BLOCKS, BLOCKS)).transpose(3, 4).flatten(4).flatten(2, 3)
+    )
+    return result
 
 
 REFERENCES: dict[str, Transfer] = {'partner mirrored': mirrored, 'partner shuffled': shuffled}
-"""What the best that texture transfer can do looks like to a judge of texture and statistics."""
+"""Images that have all of the partner's texture: no stylizer can be expected to come nearer to the partner."""
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-_OUTLINE_LATTICES = (3, 6)
+_OUTLINE_LATTICES = (3, 6)  # From, and below.
+_PATTERN_SHARE = 0.75  # Of fillings; the others are crops.
 _WAVES = 3
 _PERIOD = (5.0, 20.0)  # Pixels.
 _SHARPNESS = (1.0, 8.0)
@@ -57,6 +58,7 @@ def make_batch(crops: torch.Tensor, figures: int, generator: torch.Generator) ->
     """Turn the first `figures` of `crops` [B, 3, H, W] into drawn figures and pair figures and the others within."""
     partners = torch.arange(len(crops))
     for own in (partners[:figures], partners[figures:]):
+        # A group is empty or has at least two images; where it is empty, so is its shift.
         own.copy_(own.roll(int(torch.randint(1, max(2, len(own)), (1,), generator=generator))))
     drawn = draw_figures(crops[:figures], generator)
     restyled = drawn.restyled(partners[:figures])
@@ -64,17 +66,17 @@ def make_batch(crops: torch.Tensor, figures: int, generator: torch.Generator) ->
 
 
 def draw_figures(crops: torch.Tensor, generator: torch.Generator) -> Figures:
-    """Draw a figure for each of `crops` [B, 3, H, W] in [0, 1], H = W.
+    """Draw a figure for each of `crops` [B, 3, H, W] in [0, 1], H = W, on the CPU.
 
     The outline is a level line of smooth noise that covers a quarter to a half of the image. The filling is a pattern
     of one to three waves of one period, straight or bent, from soft to nearly two-tone, between two random colours, or
-    the crop itself; the ground is a colour with a smooth drift.
+    in one of four the crop itself; the ground is a colour with a smooth drift.
     """
     count, _, size, _ = crops.shape
     inside = _outlines(count, size, generator)
     colours = torch.rand(3, count, 3, 1, 1, generator=generator)
     patterns = torch.lerp(colours[0], colours[1], _patterns(count, size, generator))
-    drawn = torch.rand(count, 1, 1, 1, generator=generator) < 0.75
+    drawn = torch.rand(count, 1, 1, 1, generator=generator) < _PATTERN_SHARE
     fillings = torch.where(drawn, patterns, crops)
     drift = 0.2 * _smooth_noise(count, 3, size, generator) * _uniform(count, 0, 1, generator)
     grounds = (colours[2] + drift).clamp(0, 1)

@@ -13,7 +13,7 @@ from ..errors import DebiasError
 from ..files import atomic_path, write_text
 from ..pictures import save_grid
 from ..stylizers import Stylizer, save_stylizer
-from ..stylizers.weights import load_stylizer, load_torch_file
+from ..stylizers.weights import load_state, load_stylizer, load_torch_file
 from .config import StylizerTrainConfig
 from .data import Crops
 from .figures import Batch, make_batch
@@ -64,15 +64,17 @@ class StylizerTrainer:
         """Train to the last step, write the weights and metrics.json, and return the metrics."""
         config, start, first = self.config, time.monotonic(), self.step
         sums: dict[str, float] = {}
+        summed = 0
         while self.step < config.steps:
             for name, value in self.update().items():
                 sums[name] = sums.get(name, 0.0) + value
+            summed += 1
             if self.step % config.log_interval == 0 or self.step == config.steps:
                 left = (time.monotonic() - start) / (self.step - first) * (config.steps - self.step)
-                terms = '  '.join(f'{name}: {value / config.log_interval:.4f}' for name, value in sums.items())
+                terms = '  '.join(f'{name}: {value / summed:.4f}' for name, value in sums.items())
                 clock = time.strftime('%H:%M:%S', time.gmtime(left))
                 _logger.info(f'Step {self.step}/{config.steps}  {terms}  left: {clock}')
-                sums = {}
+                sums, summed = {}, 0
             if self.step % config.checkpoint_interval == 0 or self.step == config.steps:
                 self.save()
         return self.finish()
@@ -128,7 +130,7 @@ class StylizerTrainer:
                     f'--resume: the run was started with {flag} {value}, not {getattr(self.config, name)}'
                 )
         self.step = state['step']
-        self.stylizer.load_state_dict(state['stylizer'])
+        load_state(self.stylizer, state['stylizer'], self.checkpoint)
         self.optimizer.load_state_dict(state['optimizer'])
         self.generator.set_state(state['generator'])
 

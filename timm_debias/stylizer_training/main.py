@@ -70,7 +70,7 @@ def _check(config: StylizerTrainConfig) -> None:
         raise DebiasError('--encoder-weights goes with --stylizer adain_vgg19')
     for name, value, least in (
         ('--steps', config.steps, 1),
-        ('--batch-size', config.batch_size, 2),
+        ('--batch-size', config.batch_size, 4),  # Two figures and two crops, so that each has a partner.
         ('--img-size', config.img_size, MIN_CROP),
         ('--log-interval', config.log_interval, 1),
         ('--checkpoint-interval', config.checkpoint_interval, 1),

@@ -5,10 +5,10 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from ..stylizers.adain_lite import AdainLite, LiteFeatures
+from ..stylizers.adain_lite import AdainLite
 from ..stylizers.adain_vgg19 import AdainVgg19
 from ..stylizers.base import adain, mean_std
-from ..stylizers.swatches import choose, cut_swatches
+from ..stylizers.patches import choose, cut_patches
 from .figures import Batch
 from .texture import RandomTexture, gram_distance, local_distance
 
@@ -29,8 +29,9 @@ class LiteObjective:
     """Trains encoder and decoder of `adain_lite` with no other trained network.
 
     At alpha = 0 the image has to come back; at alpha = 1 its texture, judged by random filters, has to be the
-    partner's, while its coarse edges and the normalised features of the encoder's coarsest level stay the content's.
-    A drawn figure, whose restyled self is known, has to look like it place by place.
+    partner's, while the coarse edges of crops stay the content's. A drawn figure, whose restyled self is known, has to
+    look like it place by place. Places within a figure have to choose patches from within the partner's figure, few
+    each, and the same as their neighbours.
     """
 
     def __init__(self, stylizer: AdainLite, seed: int, device: torch.device) -> None:
@@ -46,8 +47,8 @@ class LiteObjective:
         features = self.stylizer.encode(images)
         style = self.stylizer.style(features)
         partner_style = tuple(statistic[partners] for statistic in style)
-        rebuilt = self.stylizer.decode(features, style, 0.0)
-        stylised = self.stylizer.decode(features, partner_style, 1.0)
+        rebuilt = self.stylizer.cropped(self.stylizer.decode(features, style, 0.0), images)
+        stylised = self.stylizer.cropped(self.stylizer.decode(features, partner_style, 1.0), images)
         seen = self.texture(stylised)
         seen_figures = [level[:figures] for level in seen]
         outside = F.relu(stylised - 1) + F.relu(-stylised)
@@ -56,17 +57,17 @@ class LiteObjective:
             'texture': 2 * gram_distance(seen, [level[partners] for level in self.texture(images)]).mean(),
             'edges': 0.15 * F.mse_loss(_edges(stylised[figures:]), _edges(images[figures:])),
             'figures': 2 * local_distance(seen_figures, self.texture(restyled)).mean(),
-            **self._choice(features, partners, inside),
+            **self._choice(features.keys, partner_style[1], partners, inside),
             'range': 2 * outside.mean(),
         }
 
-    def _choice(self, features: LiteFeatures, partners: torch.Tensor, inside: torch.Tensor) -> Losses:
-        """Places within a figure are to choose swatches from within the partner's, few each, and as neighbours do."""
+    @staticmethod
+    def _choice(queries: torch.Tensor, keys: torch.Tensor, partners: torch.Tensor, inside: torch.Tensor) -> Losses:
+        """Places within a figure are to choose patches from within the partner's, few each, and as neighbours do."""
         figures = len(inside)
-        queries = features.keys
-        weights = choose(cut_swatches(queries).mean((3, 4))[partners], queries)
+        weights = choose(keys, queries)
         wanted = F.adaptive_avg_pool2d(inside, (queries.shape[-2], queries.shape[-1]))
-        offered = cut_swatches(wanted).mean((2, 3, 4))[partners[:figures]]
+        offered = cut_patches(wanted).mean((2, 3, 4))[partners[:figures]]
         found = torch.einsum('bk,bkhw->bhw', offered, weights[:figures])
         entropy = -(weights * (weights + 1e-6).log()).sum(1)
         changes = weights.diff(dim=2).abs().sum(1).mean() + weights.diff(dim=3).abs().sum(1).mean()

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from .base import Features, Style, Stylizer, adain, mean_std
+from .patches import assemble, choose, cut_patches
 from .registry import register_stylizer
-from .swatches import assemble, choose, cut_swatches
 from .weights import load_stylizer
 
 WEIGHTS = Path(__file__).parent / 'weights' / 'adain_lite.safetensors'
@@ -19,7 +19,7 @@ WEIGHTS = Path(__file__).parent / 'weights' / 'adain_lite.safetensors'
 
 _CHANNELS = (24, 64, 128)  # At 1/2, 1/4 and 1/8 of the image's size.
 _DECODER_CHANNELS = (32, 24)
-_PIXELS = 4  # Places are compared on the grid of the middle level, where a position stands for 4×4 pixels.
+_STRIDE = 4  # Places are compared on the grid of the middle level, where a position stands for 4×4 pixels.
 _KEY_CHANNELS = 16
 _SMOOTH = 8  # Pixels; the decoder draws nothing finer at alpha = 1.
 
@@ -28,11 +28,12 @@ class LiteFeatures(NamedTuple):
     """What `AdainLite.encode` returns for images [B, 3, H, W].
 
     Attributes:
-        fine: [B, 24, H/2, W/2].
+        fine: [B, 24, H/2, W/2], here and below rounded up.
         middle: [B, 64, H/4, W/4].
         coarse: [B, 128, H/8, W/8].
         images: In [-1, 1], height and width rounded up to multiples of 4.
-        keys: [B, 16, H/4, W/4]; what places are compared by, whatever colours and contrasts.
+        keys: [B, 16, H/4, W/4]; what places are compared by, of instance-normalised features: colour and contrast say
+            little.
         fine_mean: And the others, [B, C, 1, 1]: mean and standard deviation of the levels.
     """
 
@@ -55,14 +56,15 @@ class LiteFeatures(NamedTuple):
 
 
 class AdainLite(Stylizer):
-    """Encoder and decoder with AdaIN at three scales, swatches of the style, and a decoder steered by the style.
+    """Encoder and decoder with AdaIN at three scales, patches of the style, and a decoder steered by the style.
 
     AdaIN (Huang & Belongie, ICCV 2017) is applied at 1/2, 1/4 and 1/8 of the image's size, so that reconstruction is
-    sharp. Statistics of channels alone cannot say what a pattern looks like, so the style also holds swatches, small
-    windows of its features, and each place of the content is tiled with those that resemble it after instance
-    normalisation (attention over normalised features as in Liu et al., "AdaAttN", ICCV 2021). What passes of the
-    content's own features at the finer scales at alpha = 1 is attenuated by a learned gate a channel, because its local
-    texture lives there. The style's statistics also scale and shift the decoder's channels.
+    sharp. Statistics of channels alone cannot say what a pattern looks like, so the style also holds patches of its
+    pixels, and each place of the content is tiled with those that resemble it after instance normalisation (attention
+    over normalised features as in Liu et al., "AdaAttN", ICCV 2021). What passes of
+    the content's own features at the finer scales at alpha = 1 is attenuated by a learned gate a channel, because its
+    local texture lives there. The style's statistics also scale and shift the decoder's channels (FiLM, Perez et al.,
+    AAAI 2018).
     """
 
     architecture = 'adain_lite'
@@ -78,7 +80,7 @@ class AdainLite(Stylizer):
         self.refine_coarse = nn.Sequential(nn.ReLU(), _conv(coarse, coarse), nn.ReLU(), _conv(coarse, coarse))
         self.key_middle = nn.Conv2d(middle, _KEY_CHANNELS, 1, bias=False)
         self.key_coarse = nn.Conv2d(coarse, _KEY_CHANNELS, 1, bias=False)
-        self.from_draft = nn.Conv2d(3 * _PIXELS**2, middle, 1)
+        self.from_draft = nn.Conv2d(3 * _STRIDE**2, middle, 1)
         self.decode_coarse = _conv(coarse, coarse)
         self.up_middle = nn.Conv2d(coarse, 4 * middle, 1)
         self.decode_middle = _conv(middle, middle)
@@ -98,7 +100,7 @@ class AdainLite(Stylizer):
         middle = middle + self.refine_middle(_act(middle))
         coarse = self.encode_coarse(_act(middle))
         coarse = coarse + self.refine_coarse(coarse)
-        below, right = (-length % _PIXELS for length in images.shape[-2:])
+        below, right = (-length % _STRIDE for length in images.shape[-2:])
         images = F.pad(images, (0, right, 0, below), mode='replicate')
         of_middle, of_coarse = mean_std(middle), mean_std(coarse)
         keys = F.interpolate(self.key_coarse(_normalised(coarse, *of_coarse)), scale_factor=2, mode='bilinear')
@@ -107,14 +109,14 @@ class AdainLite(Stylizer):
 
     def style(self, features: Features) -> Style:
         known = LiteFeatures(*features)
-        return cut_swatches(known.images, _PIXELS), cut_swatches(known.keys).mean((3, 4)), *known.statistics
+        return cut_patches(known.images, _STRIDE), cut_patches(known.keys).mean((3, 4)), *known.statistics
 
     def decode(self, features: Features, style: Style, alpha: float) -> torch.Tensor:
         known = LiteFeatures(*features)
-        swatches, keys, *statistics = style
+        patches, keys, *statistics = style
         fine, middle, coarse = self._restyled(known, statistics, alpha)
-        draft = alpha * assemble(swatches, choose(keys, known.keys, _PIXELS // 2))
-        middle = middle + self.from_draft(F.pixel_unshuffle(draft, _PIXELS))
+        draft = alpha * assemble(patches, choose(keys, known.keys, _STRIDE // 2))
+        middle = middle + self.from_draft(F.pixel_unshuffle(draft, _STRIDE))
         code = torch.cat([statistic.flatten(1) for statistic in statistics], dim=1).to(coarse.dtype)
         x = _act(self._steer(0, self.decode_coarse(_act(coarse)), code, alpha))
         x = middle + _up(self.up_middle(x), middle)
@@ -122,7 +124,7 @@ class AdainLite(Stylizer):
         x = self.skip_fine(fine) + _up(self.up_fine(x), fine)
         x = _act(self._steer(2, self.decode_fine(_act(x)), code, alpha))
         x = F.pixel_shuffle(self.to_pixels(x), 2)
-        # At alpha = 1 the details are the swatches' alone.
+        # At alpha = 1 the details are the patches' alone.
         x = torch.lerp(x, _smoothed(x), alpha)
         return (x + _cropped(draft, x) + 1) / 2
 
@@ -175,7 +177,7 @@ def _up(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def _smoothed(images: torch.Tensor) -> torch.Tensor:
-    coarse = F.avg_pool2d(images, _SMOOTH, ceil_mode=True, count_include_pad=False)
+    coarse = F.avg_pool2d(images, _SMOOTH, ceil_mode=True)
     return _cropped(F.interpolate(coarse, scale_factor=_SMOOTH, mode='bilinear'), images)
 
 

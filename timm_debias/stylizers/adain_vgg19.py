@@ -86,7 +86,7 @@ class AdainVgg19(Stylizer):
 
 def _one_by_one(network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     # On a CPU the activations of a whole batch leave the caches, and memory is fetched anew from the system for each.
-    if batch.device.type == 'cpu':
+    if batch.device.type == 'cpu' and len(batch) > 1:
         return torch.cat([network(image) for image in batch.split(1)])
     return network(batch)
 
@@ -97,7 +97,7 @@ def _layer(inputs: int, outputs: int) -> list[nn.Module]:
 
 def _upsampling_layer(inputs: int, outputs: int) -> list[nn.Module]:
     # The identities keep the release's numbering, in which upsampling and padding come before the convolution.
-    return [nn.Identity(), nn.Identity(), UpsamplingConv2d(inputs, outputs, 3), nn.ReLU(inplace=True)]
+    return [nn.Identity(), nn.Identity(), UpsamplingConv2d(inputs, outputs), nn.ReLU(inplace=True)]
 
 
 def _pool() -> nn.Module:
@@ -112,19 +112,31 @@ class UpsamplingConv2d(nn.Conv2d):
     that reflection adds to the enlarged image is a copy of the small image's first or last row or column.
     """
 
+    joined: torch.Tensor
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3)
+        # Above an even row lies another input row, and its own below; with odd rows it is the other way round.
+        even, odd = [[1.0, 0, 0], [0, 1, 1]], [[1.0, 1, 0], [0, 0, 1]]
+        self.register_buffer('joined', torch.tensor([even, odd]), persistent=False)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return [B, C', 2·H, 2·W] for `x` [B, C, H, W]."""
         height, width = x.shape[-2:]
-        # Above an even row lies another input row, and its own below; with odd rows it is the other way round.
-        even, odd = torch.tensor([[1.0, 0, 0], [0, 1, 1]]), torch.tensor([[1.0, 1, 0], [0, 0, 1]])
-        joined = torch.stack([even, odd]).to(self.weight)
-        weights = torch.einsum('ayk,bxl,oikl->aboiyx', joined, joined, self.weight)
+        weights = torch.einsum('ayk,bxl,oikl->aboiyx', self.joined, self.joined, self.weight)
         x = F.pad(x, (1, 1, 1, 1), mode='replicate').contiguous(memory_format=torch.channels_last)
-        output = x.new_empty(len(x), self.out_channels, 2 * height, 2 * width).to(memory_format=torch.channels_last)
+        blocks = {}
         for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            window = x[:, :, a : a + height + 1, b : b + width + 1]
             weight = weights[a, b].contiguous(memory_format=torch.channels_last)
-            output[:, :, a::2, b::2] = F.conv2d(window, weight, self.bias)
+            blocks[a, b] = F.conv2d(x[:, :, a : a + height + 1, b : b + width + 1], weight, self.bias)
+        output = torch.empty(
+            (len(x), self.out_channels, 2 * height, 2 * width),
+            dtype=blocks[0, 0].dtype,
+            device=x.device,
+            memory_format=torch.channels_last,
+        )
+        for (a, b), block in blocks.items():
+            output[:, :, a::2, b::2] = block
         return output
 
 

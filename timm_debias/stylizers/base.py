@@ -65,16 +65,17 @@ class Stylizer(nn.Module):
         _check_alpha(alpha)
         features = self.encode(images)
         style = tuple(tensor[permutation] for tensor in self.style(features))
-        return self._cropped(self.decode(features, style, alpha), images)
+        return self.cropped(self.decode(features, style, alpha), images)
 
     def restyle(self, content: torch.Tensor, style: Style, alpha: float = 1.0) -> torch.Tensor:
         """Return `content` [B, 3, H, W] in a `style` that `self.style` returned before, for B images."""
         _check_images(content, 'content')
         _check_alpha(alpha)
-        return self._cropped(self.decode(self.encode(content), style, alpha), content)
+        return self.cropped(self.decode(self.encode(content), style, alpha), content)
 
     @staticmethod
-    def _cropped(images: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    def cropped(images: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """Return `images`, as `decode` gives them, without the rows and columns that go beyond those of `like`."""
         # Strided encoders round sizes up, so a decoder may return a few rows and columns too many at the lower right.
         return images[..., : like.shape[-2], : like.shape[-1]]
 
@@ -90,7 +91,7 @@ def mean_std(features: torch.Tensor, eps: float = 1e-5) -> tuple[torch.Tensor, t
         features = features.float()
         mean = features.mean((2, 3), keepdim=True)
         # torch.var_mean gives the same and takes ten times as long on a CPU.
-        variance = (features - mean).square().sum((2, 3), keepdim=True) / (features[0, 0].numel() - 1)
+        variance = (features - mean).square().sum((2, 3), keepdim=True) / (features.shape[2] * features.shape[3] - 1)
         return mean, (variance + eps).sqrt()
 
 

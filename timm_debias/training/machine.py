@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import torch
 from timm.utils import init_distributed_device
 
+from ..errors import DebiasError
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -23,7 +25,18 @@ class Machine:
 
 
 def init_machine(device: str) -> Machine:
-    """Join the processes that torchrun or Slurm started, if any, and return this one's place."""
+    """Join the processes that torchrun or Slurm started, if any, and return this one's place.
+
+    Raises:
+        DebiasError: the processes cannot be joined, or there is no device for this one.
+    """
     place = SimpleNamespace(device=device)
-    init_distributed_device(place)
+    try:
+        init_distributed_device(place)
+    except (RuntimeError, ValueError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise DebiasError(
+            f'the processes of this run cannot start together on {device} ({reason}); start them with torchrun or '
+            'srun, one for each GPU, or one process without WORLD_SIZE and SLURM_NTASKS in its environment'
+        ) from error
     return Machine(torch.device(place.device), place.rank, place.world_size, place.distributed)

@@ -83,7 +83,7 @@ def pgd(
     steps: int,
     step_size: float,
     restarts: int = 1,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> torch.Tensor:
     """Return images after projected gradient ascent on the cross-entropy from random starts.
 
@@ -99,8 +99,8 @@ def pgd(
         steps: Gradient steps of each restart, at least 1.
         step_size: Change of a pixel in one step; steps · step_size should exceed epsilon.
         restarts: Random starts for each image, at least 1.
-        generator: CPU source of the starts, torch's global one where None. Draws depend on the shape of the batch and
-            the number of the restart alone: more restarts begin with those of fewer.
+        generator: CPU source of the starts, torch's global one where None; or one for each image, so that an image has
+            the same starts in whatever batch it comes. More restarts begin with those of fewer.
 
     Returns:
         For each image, the result of the first restart that fools the model, of the last one where none does.
@@ -114,10 +114,11 @@ def pgd(
             f'PGD with {steps} steps of size {step_size:g} and {restarts} restarts; expected at least 1 step, a finite '
             'size of at least 0 and at least 1 restart'
         )
+    sources = generator if isinstance(generator, Sequence) else [generator] * len(images)
     adversarial = images.clone()
     right = torch.arange(len(images), device=images.device)
     for _ in range(restarts):
-        noise = torch.rand(images.shape, generator=generator).to(images)
+        noise = torch.stack([torch.rand(images.shape[1:], generator=source) for source in sources]).to(images)
         start = (images + epsilon * (2 * noise - 1)).clamp(0, 1)
         centre, label, moved = images[right], labels[right], start[right]
         for _ in range(steps):

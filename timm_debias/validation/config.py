@@ -65,6 +65,7 @@ class ValidateRunConfig:
     amp: bool = flag(False, 'mixed precision')
     amp_dtype: str = flag('float16', 'lower precision of --amp', choices=['float16', 'bfloat16'])
     model_dtype: str | None = flag(None, 'dtype of the model', choices=['float32', 'float16', 'bfloat16'])
+    retry: bool = flag(False, 'halve the batch where memory runs out, and try again; always on with --models')
     seed: int = flag(42, 'random seed', metavar='S')
     results_file: str = flag('', 'file for the results', metavar='FILENAME')
     results_format: str = flag('csv', 'format of --results-file', choices=['csv', 'json'])
@@ -85,6 +86,13 @@ class SuiteConfig:
     on_error: str = flag('stop', 'what to do at an image that cannot be read', choices=['stop', 'skip'])
     results_dir: str = flag('', 'folder for the results, part by part, and for results.json, .csv and .md')
     resume: bool = flag(False, 'go on with the results in --results-dir')
+    models: str = flag(
+        '',
+        'many models: a file with "model" or "model,checkpoint" on each line, a wildcard for pretrained models, all, '
+        'or a folder of checkpoints of --model; each goes to a folder of its own in --results-dir',
+        metavar='FILE|WILDCARD|all|DIR',
+    )
+    shard: str = flag('', 'of --models, take every n-th from the i-th, counted from 1: for job arrays', metavar='I/N')
     epsilons: list[float] | None = flag(
         None,
         'largest changes of a pixel by attacks, in 1/255; 16 for fgsm and 4 for pgd if not given',

@@ -102,12 +102,20 @@ class PartBatches:
         batch_size: Images in a batch; the last batch of a part has what is left.
         workers: Processes; 0 to load in this one.
         pin_memory: For the transfer to a GPU.
+        rank: Which process this is of `world_size`; each loads the images of `share`.
+        world_size: Processes that share the images.
     """
 
     def __init__(
-        self, parts: Sequence[tuple[Images, Transform]], batch_size: int, workers: int, pin_memory: bool = False
+        self,
+        parts: Sequence[tuple[Images, Transform]],
+        batch_size: int,
+        workers: int,
+        pin_memory: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        order = _Order([len(images) for images, _ in parts], batch_size)
+        order = _Order([share(len(images), batch_size, rank, world_size) for images, _ in parts], batch_size)
         self._lengths = order.batches
         loader = DataLoader(
             _Parts(parts),
@@ -124,20 +132,31 @@ class PartBatches:
             yield (next(self._batches) for _ in range(length))
 
 
+def share(length: int, batch_size: int, rank: int, world_size: int) -> range:
+    """Return which of the images of a part a process loads: consecutive whole batches, each image on one process.
+
+    Shares are of whole batches so that every batch has the same images whatever the number of processes: results are
+    then the same to the last bit. The shares of all ranks, one after the other, are the part.
+    """
+    batches = -(-length // batch_size)
+    first, end = batches * rank // world_size, batches * (rank + 1) // world_size
+    return range(first * batch_size, min(end * batch_size, length))
+
+
 class _Order:
     """Yields the batches of all parts, as lists of (part, index); lazily, for there may be millions of images."""
 
-    def __init__(self, lengths: Sequence[int], batch_size: int) -> None:
-        self._lengths, self._batch_size = lengths, batch_size
-        self.batches = [-(-length // batch_size) for length in lengths]
+    def __init__(self, shares: Sequence[range], batch_size: int) -> None:
+        self._shares, self._batch_size = shares, batch_size
+        self.batches = [-(-len(indices) // batch_size) for indices in shares]
 
     def __len__(self) -> int:
         return sum(self.batches)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for part, length in enumerate(self._lengths):
-            for start in range(0, length, self._batch_size):
-                yield [(part, index) for index in range(start, min(start + self._batch_size, length))]
+        for part, indices in enumerate(self._shares):
+            for start in range(0, len(indices), self._batch_size):
+                yield [(part, index) for index in indices[start : start + self._batch_size]]
 
 
 class _Parts(Dataset):

@@ -4,26 +4,32 @@ import csv
 import json
 import logging
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
 import torch
 from timm.data import create_loader
 from timm.utils import random_seed
 
-from ..checks import check_device, check_model_name
+from ..checks import check_device
 from ..data.checks import check_image_folder, class_names
 from ..data.factory import SHAPES_TEXTURES, create_dataset
 from ..errors import DebiasError
 from ..files import atomic_path
 from ..flags import Parser, add_flags, config_from
 from ..log import setup_logging
+from ..training.machine import Machine, init_machine
 from .benchmarks import format_benchmarks
+from .bulk import run_bulk
+from .bulk_tables import format_models
 from .config import ValidateConfig
 from .evaluate import evaluate, evaluate_conflict
-from .model import autocast, build_model, prepare_model, resolve_input
+from .memory import BatchTooLargeError, halve, is_out_of_memory
+from .model import autocast, build_model, check_model, prepare_model, resolve_input
+from .ranks import agree
 from .selection import check_suite
 from .suite import run_suite
 from .tables import format_results
@@ -47,17 +53,61 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.suite.list_benchmarks:
         print(format_benchmarks(), end='')
         return 0
-    check_config(config)
-    if config.suite.benchmarks:
-        results = run_suite(config)
+    check_device(config.run.device)
+    machine = init_machine(config.run.device)
+    if not machine.is_primary:
+        logging.getLogger().setLevel(logging.ERROR)
+    try:
+        return _run(replace(config, run=replace(config.run, device=str(machine.device))), machine)
+    except DebiasError:
+        if machine.is_primary:
+            raise
+        time.sleep(2)  # torchrun ends all processes when one has: time for the first to say why.
+        return 2
+    finally:
+        if machine.distributed:
+            torch.distributed.destroy_process_group()
+
+
+def _run(config: ValidateConfig, machine: Machine) -> int:
+    """Measure, and print the results on the first process; returns the exit code."""
+    agree(machine, lambda: check_config(config))
+    results: Any
+    failed: list[str] = []
+    if config.suite.models:
+        results = run_bulk(config, machine)
+        failed = [model['folder'] for model in results if 'error' in model]
+        _logger.info(format_models(results))
+    elif config.suite.benchmarks:
+        results = run_suite(config, machine)
         _logger.info(format_results(results))
     else:
-        results = validate(config)
+        if machine.distributed:
+            raise DebiasError('a data set of your own is measured by one process: start without torchrun')
+        results = _validate(config)
         log_results(results)
     if config.run.results_file:
         write_results(config.run.results_file, results, config.run.results_format)
-    print(f'--result\n{json.dumps(results, indent=4)}', flush=True)
-    return 0
+    if machine.is_primary:
+        print(f'--result\n{json.dumps(results, indent=4)}', flush=True)
+    if failed:
+        _logger.warning(f'{len(failed)} of {len(results)} models failed: {", ".join(failed)}')
+    return 1 if failed else 0
+
+
+def _validate(config: ValidateConfig) -> Results:
+    """Return what `validate` does, with `--retry` by smaller batches where memory runs out."""
+    while True:
+        batch_size = config.run.batch_size
+        try:
+            return validate(config)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        shortage = BatchTooLargeError(config.model.model, batch_size)
+        if not config.run.retry:
+            raise shortage
+        config = replace(config, run=replace(config.run, batch_size=halve(batch_size, shortage)))
 
 
 def build_parser() -> Parser:
@@ -74,13 +124,10 @@ def build_parser() -> Parser:
 
 def check_config(config: ValidateConfig) -> None:
     """Raise `DebiasError` for the first flag that is wrong."""
-    check_model_name(config.model.model)
-    check_device(config.run.device)
-    for name, path in (('--checkpoint', config.model.checkpoint), ('--class-map', config.data.class_map)):
-        if path and not os.path.isfile(path):
-            raise DebiasError(f"{name} '{path}': no such file")
-    if config.model.use_ema and not config.model.checkpoint:
-        raise DebiasError('--use-ema chooses among the weights of a --checkpoint, and none is given')
+    if not config.suite.models:
+        check_model(config.model)
+    if config.data.class_map and not os.path.isfile(config.data.class_map):
+        raise DebiasError(f"--class-map '{config.data.class_map}': no such file")
     if config.run.batch_size < 1:
         raise DebiasError(f'--batch-size is {config.run.batch_size}; expected at least 1')
     folder = os.path.dirname(config.run.results_file)

@@ -6,20 +6,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..errors import DebiasError
 from ..normalize import Normalize
+from ..training.machine import Machine
 from .attacks import PixelModel
 from .benchmarks import Part
 from .bits import pack
 from .config import ValidateConfig
 from .evaluate import predict
-from .loading import AsPublished, Batch, PartBatches, Transform
+from .loading import AsPublished, Batch, PartBatches, Transform, share
+from .memory import BatchTooLargeError, halve, is_out_of_memory
 from .model import autocast
+from .ranks import agree, gather
 
 _logger = logging.getLogger(__name__)
 
@@ -33,49 +38,96 @@ class Task:
 
 
 def measure(
-    config: ValidateConfig, model: nn.Module, input_config: dict[str, Any], tasks: Sequence[Task]
+    config: ValidateConfig, model: nn.Module, input_config: dict[str, Any], tasks: Sequence[Task], machine: Machine
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the name and the result of each part as soon as it is measured.
+    """Yield the name and the result of each part as soon as it is measured, the same on all processes.
 
     Args:
         config: The flags.
         model: Where and as it is to run; put in eval mode.
         input_config: timm's data configuration of the model.
         tasks: What to measure.
+        machine: The processes of the run, which share the images.
 
     Yields:
         Name, and `state` (of the part's score), `images` (number counted), `skipped` (names of unreadable ones) and
         `right` (which of the counted images are right, in their order, packed by `bits.pack`; None where the score does
-        not tell).
+        not tell), `batch_size` (of each process).
 
     Raises:
-        DebiasError: a model that does not take the images, an image that cannot be used, or logits that are not finite.
+        DebiasError: a model that does not take the images, an image that cannot be used, logits that are not finite, or
+            batches too large for the memory, with `--retry` only where a single image is.
     """
-    runner = _Runner(config, model, input_config, tasks)
+    runner = _Runner(config, model, input_config, tasks, machine)
     own = tuple(input_config['input_size'][-2:])
-    for size in {(task.transform.size,) * 2 if isinstance(task.transform, AsPublished) else own for task in tasks}:
-        runner.check_size(size, own)
-    run = config.run
+    sizes = {(task.transform.size,) * 2 if isinstance(task.transform, AsPublished) else own for task in tasks}
+    agree(machine, lambda: [runner.check_size(size, own) for size in sorted(sizes)])
+    batch_size = config.run.batch_size
+    left = list(tasks)
+    while left:
+        try:
+            for name, result in _measure_until_full(runner, left, batch_size):
+                left.pop(0)
+                yield name, result
+        except BatchTooLargeError as error:
+            if not config.run.retry:
+                raise
+            batch_size = halve(batch_size, error)
+
+
+def _measure_until_full(
+    runner: '_Runner', tasks: Sequence[Task], batch_size: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield results as `measure` does, until a batch is too large for the memory of one of the processes."""
+    run, machine = runner.config.run, runner.machine
+    tasks = list(tasks)
     batches = PartBatches(
-        [(task.part.images, task.transform) for task in tasks], run.batch_size, run.workers, run.pin_mem
+        [(task.part.images, task.transform) for task in tasks],
+        batch_size,
+        run.workers,
+        run.pin_mem,
+        machine.rank,
+        machine.world_size,
     )
     for task, loaded in zip(tasks, batches, strict=True):
-        yield task.part.name, runner.run(task.part, loaded)
+        part = task.part
+        results = gather(machine, partial(runner.run, part, loaded, batch_size))
+        images = sum(result['images'] for result in results)
+        if not images:
+            raise DebiasError(f'{part.name}: none of its {len(part.images)} images can be read')
+        runner.progress.end()
+        rights = [result['right'] for result in results if result['right'] is not None]
+        yield (
+            part.name,
+            {
+                'state': part.score().merge([result['state'] for result in results]),
+                'images': images,
+                'skipped': [name for result in results for name in result['skipped']],
+                'right': pack(np.concatenate(rights)) if rights else None,
+                'batch_size': batch_size,
+            },
+        )
 
 
 class _Runner:
     """The model, its normalisation, and how far the run is."""
 
     def __init__(
-        self, config: ValidateConfig, model: nn.Module, input_config: dict[str, Any], tasks: Sequence[Task]
+        self,
+        config: ValidateConfig,
+        model: nn.Module,
+        input_config: dict[str, Any],
+        tasks: Sequence[Task],
+        machine: Machine,
     ) -> None:
-        self._config = config
+        self.config = config
+        self.machine = machine
+        self.progress = _Progress(tasks, config.run.log_freq)
         self._device = torch.device(config.run.device)
         self._model = model
         mean, std = input_config['mean'], input_config['std']
         self._normalize = Normalize(mean, std).to(self._device)
         self._pixel_model = PixelModel(model, mean, std).to(self._device)
-        self._progress = _Progress(tasks, config.run.log_freq)
 
     @torch.inference_mode()
     def check_size(self, size: tuple[int, int], own: tuple[int, int]) -> None:
@@ -90,23 +142,39 @@ class _Runner:
         try:
             self._model(images)
         except (RuntimeError, AssertionError, ValueError) as error:
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                raise BatchTooLargeError(self.config.model.model, 1) from error
             reason = ' '.join(str(error).split())[:200]
             published = '' if size == own else ', the size of a benchmark that must not be resized'
             raise DebiasError(
-                f'{self._config.model.model} does not take {size[1]}×{size[0]} images{published} ({reason}); see '
+                f'{self.config.model.model} does not take {size[1]}×{size[0]} images{published} ({reason}); see '
                 '--img-size and --model-kwargs img_size=N'
             ) from error
 
-    def run(self, part: Part, loaded: Iterator[Batch]) -> dict[str, Any]:
-        """Return the result of a part."""
+    def run(self, part: Part, loaded: Iterator[Batch], batch_size: int) -> dict[str, Any]:
+        """Return the result of this process's share of a part.
+
+        Raises:
+            BatchTooLargeError: out of memory.
+        """
+        self.progress.begin(part, len(share(len(part.images), batch_size, self.machine.rank, self.machine.world_size)))
+        try:
+            return self._run(part, loaded)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the clause: the error holds the frames that hold the images.
+        raise BatchTooLargeError(part.name, batch_size)
+
+    def _run(self, part: Part, loaded: Iterator[Batch]) -> dict[str, Any]:
         score = part.score()
         skipped: list[str] = []
         rights: list[torch.Tensor] = []
         images = 0
         # An attack and the decision under it are computed in float32: autocast would blur the gradients.
-        context = nullcontext() if part.attack else autocast(self._config)
+        context = nullcontext() if part.attack else autocast(self.config)
         batches = self._prepare(part, loaded, skipped)
-        for logits, targets in predict(self._model, batches, self._device, context, self._config.run.channels_last):
+        for logits, targets in predict(self._model, batches, self._device, context, self.config.run.channels_last):
             bad = int((~logits.isfinite().all(dim=1)).sum())
             if bad:
                 raise DebiasError(
@@ -117,17 +185,14 @@ class _Runner:
             if right is not None:
                 rights.append(right)
             images += len(logits)
-            self._progress.advance(part, len(logits))
-        if not images:
-            raise DebiasError(f'{part.name}: none of its {len(part.images)} images can be read')
-        packed = pack(torch.cat(rights).cpu().numpy()) if rights else None
-        return {'state': score.state(), 'images': images, 'skipped': skipped, 'right': packed}
+            self.progress.advance(len(logits))
+        right_images = torch.cat(rights).cpu().numpy() if rights else None
+        return {'state': score.state(), 'images': images, 'skipped': skipped, 'right': right_images}
 
     def _prepare(
         self, part: Part, loaded: Iterator[Batch], skipped: list[str]
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield normalised images and targets, attacked where the part wants it; adds to `skipped`."""
-        generator = torch.Generator().manual_seed(self._config.run.seed)
         for batch in loaded:
             self._report_failures(part, batch, skipped)
             if batch.pixels is None:
@@ -135,8 +200,9 @@ class _Runner:
             images = batch.pixels.to(self._device, non_blocking=True).float().div(255)
             targets = part.targets[batch.indices].to(self._device)
             if part.attack is not None:
+                generators = [_generator(self.config.run.seed, index) for index in batch.indices.tolist()]
                 try:
-                    images = part.attack(self._pixel_model, images, targets, generator)
+                    images = part.attack(self._pixel_model, images, targets, generators)
                 except DebiasError as error:
                     raise DebiasError(f'{part.name}: {error}') from error
             yield self._normalize(images), targets
@@ -146,7 +212,7 @@ class _Runner:
             name = part.images.name(failure.index)
             if failure.wrong_size:
                 raise DebiasError(f'{part.name}: {name} {failure.reason}')
-            if self._config.suite.on_error == 'stop':
+            if self.config.suite.on_error == 'stop':
                 raise DebiasError(
                     f'{part.name}: unreadable image {name} ({failure.reason}); mend it, or give --on-error skip to '
                     'leave such images out and name them in the results'
@@ -155,29 +221,43 @@ class _Runner:
             skipped.append(name)
 
 
+def _generator(seed: int, index: int) -> torch.Generator:
+    """Return the random numbers of an image: in whatever batch and process it comes, and for nearby seeds others."""
+    return torch.Generator().manual_seed((1_000_003 * seed + index) % 2**32)  # torch takes 32 bits of a seed.
+
+
 class _Progress:
     """Lines of the log that say how far the run is, and how long it will take."""
 
     def __init__(self, tasks: Sequence[Task], log_freq: int) -> None:
         self._total = sum(len(task.part.images) * task.part.cost for task in tasks)
-        self._lengths = {task.part.name: len(task.part.images) for task in tasks}
         self._numbers = {task.part.name: number for number, task in enumerate(tasks, start=1)}
         self._log_freq = log_freq
         self._done = 0.0
         self._start = time.monotonic()
-        self._part, self._images, self._batches = '', 0, 0
 
-    def advance(self, part: Part, images: int) -> None:
-        """Count a batch of a part."""
-        if part.name != self._part:
-            self._part, self._images, self._batches = part.name, 0, 0
+    def begin(self, part: Part, share: int) -> None:
+        """Start a part of which this process measures a number of images, or start it again."""
+        self._part, self._share = part, share
+        self._images, self._batches = 0, 0
+
+    def advance(self, images: int) -> None:
+        """Count a batch."""
         self._images += images
         self._batches += 1
-        self._done += images * part.cost
-        last = self._images == self._lengths[part.name]
-        if last or (self._log_freq and self._batches % self._log_freq == 0):
-            left = (self._total - self._done) * (time.monotonic() - self._start) / self._done
-            _logger.info(
-                f'[{self._numbers[part.name]}/{len(self._numbers)}] {part.name}: {self._images:,} of '
-                f'{self._lengths[part.name]:,} images, {timedelta(seconds=round(left))} left'
-            )
+        if self._log_freq and self._batches % self._log_freq == 0 and self._images < self._share:
+            self._log(round(self._images * len(self._part.images) / self._share))
+
+    def end(self) -> None:
+        """Count the part as done by all processes."""
+        self._log(len(self._part.images))
+        self._done += len(self._part.images) * self._part.cost
+
+    def _log(self, images: int) -> None:
+        part = self._part
+        done = self._done + images * part.cost
+        left = (self._total - done) * (time.monotonic() - self._start) / done
+        _logger.info(
+            f'[{self._numbers[part.name]}/{len(self._numbers)}] {part.name}: {images:,} of {len(part.images):,} '
+            f'images, {timedelta(seconds=round(left))} left'
+        )

@@ -1,6 +1,7 @@
 """The model to measure: its weights, what it expects as input, and where it runs."""
 
 import hashlib
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -11,9 +12,19 @@ from timm.models import create_model, load_checkpoint
 from timm.utils import reparameterize_model
 from torch import nn
 
+from ..checks import check_model_name
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError
-from .config import ValidateConfig
+from .config import ValidateConfig, ValidateModelConfig
+
+
+def check_model(options: ValidateModelConfig) -> None:
+    """Raise `DebiasError` for an unknown model or a checkpoint that is not there."""
+    check_model_name(options.model)
+    if options.checkpoint and not os.path.isfile(options.checkpoint):
+        raise DebiasError(f"--checkpoint '{options.checkpoint}': no such file")
+    if options.use_ema and not options.checkpoint:
+        raise DebiasError('--use-ema chooses among the weights of a --checkpoint, and none is given')
 
 
 def build_model(config: ValidateConfig) -> nn.Module:
@@ -70,6 +81,7 @@ def prepare_model(config: ValidateConfig, model: nn.Module) -> nn.Module:
     if run.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if config.model.torchcompile:
+        torch.compiler.reset()  # What was compiled for a model before only takes memory.
         model = torch.compile(model, backend=config.model.torchcompile, mode=config.model.torchcompile_mode)  # type: ignore[assignment]
     return model
 

@@ -4,7 +4,8 @@ A score takes logits and targets batch by batch; its state is plain JSON, so tha
 combined with the others later.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +27,10 @@ class Score(Protocol):
 
     def state(self) -> State:
         """Return what was counted, as JSON values."""
+
+    @staticmethod
+    def merge(states: Sequence[State]) -> State:
+        """Return the state of the images of several scores together, in that order."""
 
 
 class TopK:
@@ -50,6 +55,11 @@ class TopK:
         """Return the numbers of images."""
         images, top1, top5 = _numbers(self._counts, 3)
         return {'images': images, 'top1': top1, 'top5': top5}
+
+    @staticmethod
+    def merge(states: Sequence[State]) -> State:
+        """Return the state of the images of several scores together."""
+        return _add(states)
 
 
 class SubsetAccuracy:
@@ -89,6 +99,11 @@ class SubsetAccuracy:
             'correct': self._correct,
         }
 
+    @staticmethod
+    def merge(states: Sequence[State]) -> State:
+        """Return the state of the images of several scores together, in that order."""
+        return _add(states)
+
 
 class SubsetConfidence:
     """Keeps the largest softmax probability over a subset of the classes, whatever the targets.
@@ -111,6 +126,11 @@ class SubsetConfidence:
     def state(self) -> State:
         """Return the confidences."""
         return {'images': len(self._confidence), 'confidence': self._confidence}
+
+    @staticmethod
+    def merge(states: Sequence[State]) -> State:
+        """Return the state of the images of several scores together, in that order."""
+        return _add(states)
 
 
 class ConflictDecisions:
@@ -144,11 +164,28 @@ class ConflictDecisions:
         images, shape, texture = self._counts.tolist()
         return {'images': images, 'shape': shape, 'texture': texture}
 
+    @staticmethod
+    def merge(states: Sequence[State]) -> State:
+        """Return the state of the images of several scores together."""
+        return {key: [sum(counts) for counts in zip(*column, strict=True)] for key, column in _columns(states)}
+
 
 def share(name: str, right: int, total: int) -> dict[str, Any]:
     """Return `name`, a share in percent, and `name_interval`, its Wilson 95 % interval [low, high] in percent."""
     low, high = wilson_interval(right, total)
     return {name: 100 * right / total, f'{name}_interval': [100 * low, 100 * high]}
+
+
+def _add(states: Sequence[State]) -> State:
+    """Return the sums of numbers, and the values of lists one after the other."""
+    return {
+        key: list(chain.from_iterable(column)) if isinstance(column[0], list) else sum(column)
+        for key, column in _columns(states)
+    }
+
+
+def _columns(states: Sequence[State]) -> Iterator[tuple[str, list[Any]]]:
+    return ((key, [state[key] for state in states]) for key in states[0])
 
 
 def _numbers(counts: torch.Tensor | int, length: int) -> list[int]:

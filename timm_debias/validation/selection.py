@@ -7,6 +7,7 @@ from ..errors import DebiasError, did_you_mean
 from .benchmarks import Benchmark, get_benchmark, list_benchmarks
 from .benchmarks.layout import find_folder
 from .config import SuiteConfig, ValidateConfig
+from .model_lists import parse_shard
 
 
 def check_suite(config: ValidateConfig) -> None:
@@ -20,7 +21,8 @@ def check_suite(config: ValidateConfig) -> None:
         ]
         if given:
             raise DebiasError(
-                f'--{given[0].replace("_", "-")} is for the benchmarks of --benchmarks, and none is given'
+                f'--{given[0].replace("_", "-")} is for the benchmarks of --benchmarks, and none is given; give '
+                '--benchmarks NAMES or all'
             )
         return
     data, run = config.data, config.run
@@ -29,6 +31,7 @@ def check_suite(config: ValidateConfig) -> None:
             raise DebiasError(f'{flag} is for one data set of your own; --benchmarks looks below --data-root')
     if run.results_file:
         raise DebiasError('--results-file is for one data set of your own; --benchmarks writes to --results-dir')
+    _check_models(config)
     if suite.resume and not suite.results_dir:
         raise DebiasError('--resume goes on with the results in --results-dir, and none is given')
     if (model.input_size or [3])[0] != 3 or (model.in_chans or 3) != 3:
@@ -46,8 +49,32 @@ def check_suite(config: ValidateConfig) -> None:
     for epsilon in suite.epsilons or []:
         if not 0 <= epsilon <= 255:
             raise DebiasError(f'--epsilons: {epsilon:g} is no change of a pixel in units of 1/255; expected 0 to 255')
-    for name in suite.benchmarks.split(',') if suite.benchmarks != 'all' else []:
-        get_benchmark(name.strip())
+    wanted_benchmarks(suite)
+
+
+def _check_models(config: ValidateConfig) -> None:
+    suite = config.suite
+    if suite.shard:
+        parse_shard(suite.shard)
+        if not suite.models:
+            raise DebiasError('--shard takes some of the models of --models, and none are given')
+    if suite.models and config.model.checkpoint:
+        raise DebiasError(
+            '--checkpoint is for one model; with --models, give a file with "model,checkpoint" on each line, or the '
+            'folder of the checkpoints'
+        )
+    if suite.models and not suite.results_dir:
+        raise DebiasError('--models writes a folder for each model below --results-dir, and none is given')
+
+
+def wanted_benchmarks(suite: SuiteConfig) -> list[Benchmark]:
+    """Return the benchmarks that `--benchmarks` names, all there are for `all`.
+
+    Raises:
+        DebiasError: an unknown name.
+    """
+    names = list_benchmarks() if suite.benchmarks == 'all' else [name.strip() for name in suite.benchmarks.split(',')]
+    return [get_benchmark(name) for name in names]
 
 
 def select(suite: SuiteConfig, num_classes: int) -> tuple[dict[Benchmark, dict[str, Path]], dict[str, str]]:
@@ -62,11 +89,9 @@ def select(suite: SuiteConfig, num_classes: int) -> tuple[dict[Benchmark, dict[s
     """
     placed = _placed_folders(suite)
     every = suite.benchmarks == 'all'
-    names = list_benchmarks() if every else [name.strip() for name in suite.benchmarks.split(',')]
-    wanted = [get_benchmark(name) for name in names]
     selected: dict[Benchmark, dict[str, Path]] = {}
     absent: dict[str, str] = {}
-    for benchmark in sorted(wanted, key=lambda benchmark: benchmark.name):
+    for benchmark in sorted(wanted_benchmarks(suite), key=lambda benchmark: benchmark.name):
         try:
             _check_classes(benchmark, num_classes)
             selected[benchmark] = {name: _find_root(suite, placed, benchmark, name) for name in benchmark.needs}

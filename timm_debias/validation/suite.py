@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from timm.utils import random_seed
 from torch import nn
 
 from ..errors import DebiasError
+from ..training.machine import Machine
 from .benchmarks import Benchmark, Contents, Setting, Summary
 from .config import ValidateConfig
 from .loading import Transform, preprocessing
 from .measure import Task, measure
 from .model import build_model, hash_weights, prepare_model, resolve_input
+from .ranks import agree, gather, on_primary
 from .results import PartResults
 from .selection import select
 from .tables import write_tables
@@ -33,8 +36,23 @@ class Measured:
     protocol: str
 
 
-def run_suite(config: ValidateConfig) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Prepared:
+    """A model that is loaded, and the benchmarks to measure it on."""
+
+    model: nn.Module
+    input_config: dict[str, Any]
+    header: dict[str, Any]
+    measured: list[Measured]
+    absent: dict[str, str]
+
+
+def run_suite(config: ValidateConfig, machine: Machine) -> dict[str, Any]:
     """Measure the benchmarks that `--benchmarks` names, and write the results.
+
+    Args:
+        config: The flags.
+        machine: The processes of the run: they share the images, and the first writes files.
 
     Returns:
         Everything: timm's columns and the headline figures first, then each benchmark.
@@ -43,24 +61,40 @@ def run_suite(config: ValidateConfig) -> dict[str, Any]:
         DebiasError: a mistake in flags, data or weights, before anything is measured; an image that cannot be read;
             logits that are not finite; results that cannot be written.
     """
+    prepared = agree(machine, lambda: _prepare(config))
+    _check_processes(prepared, machine)
+    settings = _settings(config, prepared.input_config)
+    folder = Path(config.suite.results_dir) if config.suite.results_dir and machine.is_primary else None
+    stored = agree(machine, lambda: PartResults(folder, prepared.header | settings, config.suite.resume))
+    states = _measure_parts(config, prepared, stored, machine)
+    results = _collect(prepared.header, settings, prepared.measured, prepared.absent, states)
+    if config.suite.results_dir:
+        on_primary(machine, lambda: write_tables(Path(config.suite.results_dir), results))
+    return results
+
+
+def _prepare(config: ValidateConfig) -> Prepared:
+    """Load the model, and check the data of all benchmarks."""
     random_seed(config.run.seed)
     model: Any = build_model(config)
     input_config = resolve_input(config, model)
     selected, absent = select(config.suite, model.num_classes)
     for name, reason in absent.items():
         _logger.info(f'{name}: left out, {reason}.')
-    setting = Setting(config.suite, input_config['input_size'][-1], config.run.seed, config.run.batch_size)
+    setting = Setting(config.suite, input_config['input_size'][-1], config.run.seed)
     measured = [_check_data(config, benchmark, roots, setting, input_config) for benchmark, roots in selected.items()]
     header = describe_model(config, model, input_config)
-    folder = Path(config.suite.results_dir) if config.suite.results_dir else None
-    settings = _settings(config, input_config)
-    stored = PartResults(folder, header | settings, config.suite.resume)
-    model = prepare_model(config, model)
-    states = _measure_parts(config, model, input_config, measured, stored)
-    results = _collect(header, settings, measured, absent, states)
-    if folder is not None:
-        write_tables(folder, results)
-    return results
+    return Prepared(prepare_model(config, model), input_config, header, measured, absent)
+
+
+def _check_processes(prepared: Prepared, machine: Machine) -> None:
+    """Raise `DebiasError` where the processes, perhaps on several computers, have not the same before them."""
+    weights = prepared.header['weights']
+    images = {part.name: part.images.fingerprint for item in prepared.measured for part in item.contents.parts}
+    for process in gather(machine, lambda: {'weights': weights, 'images': images}):
+        for what, own in (('weights', weights), ('images', images)):
+            if process[what] != own:
+                raise DebiasError(f'the processes of this run have different {what}; give all of them the same files')
 
 
 def _check_data(
@@ -111,17 +145,12 @@ def _settings(config: ValidateConfig, input_config: dict[str, Any]) -> dict[str,
 
 
 def _measure_parts(
-    config: ValidateConfig,
-    model: nn.Module,
-    input_config: dict[str, Any],
-    measured: Sequence[Measured],
-    stored: PartResults,
+    config: ValidateConfig, prepared: Prepared, stored: PartResults, machine: Machine
 ) -> dict[str, dict[str, Any]]:
     """Return the result of each part: stored ones, and the others measured now and stored one by one."""
-    results: dict[str, dict[str, Any]] = {}
     identities: dict[str, dict[str, Any]] = {}
     tasks: list[Task] = []
-    for item in measured:
+    for item in prepared.measured:
         for part in item.contents.parts:
             identities[part.name] = {
                 'images': len(part.images),
@@ -129,15 +158,14 @@ def _measure_parts(
                 'targets': hashlib.sha256(part.targets.numpy().tobytes()).hexdigest(),
                 'protocol': item.protocol,
             }
-            result = stored.load(part.name, identities[part.name])
-            if result is None:
-                tasks.append(Task(part, item.transform))
-            else:
-                results[part.name] = result
+            tasks.append(Task(part, item.transform))
+    loaded = on_primary(machine, lambda: {name: stored.load(name, identity) for name, identity in identities.items()})
+    results = {name: result for name, result in loaded.items() if result is not None}
     if results:
         _logger.info(f'{len(results)} of {len(identities)} parts were measured before.')
-    for part_name, result in measure(config, model, input_config, tasks):
-        results[part_name] = stored.save(part_name, identities[part_name], result)
+    tasks = [task for task in tasks if task.part.name not in results]
+    for name, result in measure(config, prepared.model, prepared.input_config, tasks, machine):
+        results[name] = on_primary(machine, partial(stored.save, name, identities[name], result))
     return results
 
 
@@ -181,6 +209,7 @@ def _entry(item: Measured, summary: Summary, results: Sequence[dict[str, Any]]) 
         'subset': item.contents.subset,
         'images': sum(result['images'] for result in results),
         'skipped': skipped,
+        'batch_sizes': sorted({result['batch_size'] for result in results}),
         'fingerprint': prints[0] if len(prints) == 1 else hashlib.sha256('\n'.join(prints).encode()).hexdigest(),
         'headline': summary.headline,
         'metrics': summary.metrics,

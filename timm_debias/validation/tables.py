@@ -24,12 +24,17 @@ def write_tables(folder: Path, results: Mapping[str, Any]) -> None:
 
 def format_row(results: Mapping[str, Any]) -> str:
     """Return the header and the row of a CSV file: timm's columns, then a column for each headline figure."""
-    row = {key: value for key, value in results.items() if key not in _NOT_COLUMNS}
+    row = table_row(results)
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(row), lineterminator='\n')
     writer.writeheader()
     writer.writerow(row)
     return file.getvalue()
+
+
+def table_row(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of the results of a model goes into a table."""
+    return {key: value for key, value in results.items() if key not in _NOT_COLUMNS}
 
 
 def format_results(results: Mapping[str, Any]) -> str:

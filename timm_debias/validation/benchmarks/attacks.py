@@ -1,6 +1,6 @@
 """Adversarial attacks on ImageNet's validation images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -131,7 +131,7 @@ class Pgd(AttackBenchmark):
         size = '2.5 · epsilon / steps' if suite.pgd_step_size is None else f'{suite.pgd_step_size:g}/255'
         return (
             f'PGD on the cross-entropy, {suite.pgd_steps} steps of size {size}, random starts: {suite.pgd_restarts} '
-            f'(seed {setting.seed}, batches of {setting.batch_size}), {_SPACE}'
+            f'(seed {setting.seed}, draws of its own for each image), {_SPACE}'
         )
 
 
@@ -141,9 +141,9 @@ def _single_step(
     model: attacks.Model,
     images: torch.Tensor,
     labels: torch.Tensor,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
 ) -> torch.Tensor:
-    del generator
+    del generators
     return attack(model, images, labels, epsilon)
 
 
@@ -151,11 +151,11 @@ def _many_steps(
     model: attacks.Model,
     images: torch.Tensor,
     labels: torch.Tensor,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
     *,
     epsilon: float,
     steps: int,
     step_size: float,
     restarts: int,
 ) -> torch.Tensor:
-    return attacks.pgd(model, images, labels, epsilon, steps, step_size, restarts, generator)
+    return attacks.pgd(model, images, labels, epsilon, steps, step_size, restarts, generators)

@@ -1,7 +1,7 @@
 """What a benchmark is: where its images lie, how they are given to the model, and what is counted."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -12,8 +12,10 @@ from PIL import Image
 from ..config import SuiteConfig
 from ..scores import Score, State
 
-Attack = Callable[[Callable[[torch.Tensor], torch.Tensor], torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
-"""From a model of images in [0, 1], images, labels and a source of random numbers to perturbed images."""
+Attack = Callable[
+    [Callable[[torch.Tensor], torch.Tensor], torch.Tensor, torch.Tensor, Sequence[torch.Generator]], torch.Tensor
+]
+"""From a model of images in [0, 1], images, labels and random numbers for each image to perturbed images."""
 
 
 class Images(Protocol):
@@ -58,7 +60,6 @@ class Setting:
     """Width of the model's input in pixels."""
 
     seed: int
-    batch_size: int
 
 
 @dataclass(frozen=True)

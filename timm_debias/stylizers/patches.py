@@ -1,16 +1,20 @@
-"""Swatches: small windows of a style, and an image tiled with those that fit each place."""
+"""Patches: small windows of a style, and an image tiled with those that fit each place.
+
+Copying patches of the style goes back to Chen & Schmidt, "Fast Patch-based Style Transfer of Arbitrary Style" (2016);
+here attention chooses them, and each is tiled rather than pasted, so that a few make a whole image.
+"""
 
 import torch
 import torch.nn.functional as F
 
 GRID = 6
-"""Swatches are cut from a grid of this many places a side, evenly spread over the style."""
+"""Patches are cut from a grid of this many places a side, evenly spread over the style."""
 
 SIZE = 4
-"""Height and width of a swatch, in positions of the map that places are compared on."""
+"""Height and width of a patch, in positions of the map that places are compared on."""
 
 
-def cut_swatches(features: torch.Tensor, scale: int = 1) -> torch.Tensor:
+def cut_patches(features: torch.Tensor, scale: int = 1) -> torch.Tensor:
     """Return windows [B, GRID², C, SIZE · scale, SIZE · scale] of features [B, C, H, W], H and W multiples of `scale`.
 
     Windows overlap where the map is small; a map smaller than a window is continued by its last row and column.
@@ -26,7 +30,7 @@ def cut_swatches(features: torch.Tensor, scale: int = 1) -> torch.Tensor:
 
 
 def choose(keys: torch.Tensor, queries: torch.Tensor, scale: int = 1) -> torch.Tensor:
-    """Return how much of each swatch each place takes: softmax over keys of their products with the queries.
+    """Return how much of each patch each place takes: softmax over keys of their products with the queries.
 
     Args:
         keys: [B, K, D].
@@ -42,21 +46,21 @@ def choose(keys: torch.Tensor, queries: torch.Tensor, scale: int = 1) -> torch.T
     return products.softmax(dim=1)
 
 
-def assemble(swatches: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Tile a map with swatches, each place with those that `weights` say.
+def assemble(patches: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Tile a map with patches, each place with those that `weights` say.
 
-    Every swatch is tiled over the whole map, in mirror images so that tiles join, and the tilings are blended place by
-    place: a pattern goes on undisturbed as long as the same swatches are chosen.
+    Every patch is tiled over the whole map, in mirror images so that tiles join, and the tilings are blended place by
+    place: a pattern goes on undisturbed as long as the same patches are chosen.
 
     Args:
-        swatches: [B, K, C, S, S].
+        patches: [B, K, C, S, S].
         weights: [B, K, H, W].
 
     Returns:
-        [B, C, 2·H, 2·W]: blending 2×2 blocks takes a quarter of the time, and is no coarser than to be seen.
+        [B, C, 2·H, 2·W]. One weight for 2×2 pixels costs a quarter of one a pixel, and the difference is hardly seen.
     """
-    # A swatch and its mirror images make a tile whose borders fit each other.
-    tile = torch.cat([swatches, swatches.flip(-1)], dim=-1)
+    # A patch and its mirror images make a tile whose borders fit each other.
+    tile = torch.cat([patches, patches.flip(-1)], dim=-1)
     tile = torch.cat([tile, tile.flip(-2)], dim=-2)
     tile = F.pixel_unshuffle(tile, 2)
     size = tile.shape[-1]

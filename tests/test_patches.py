@@ -1,41 +1,42 @@
-"""Swatches against loops over places."""
+"""Patches against loops over places."""
 
 import pytest
 import torch
 
-from timm_debias.stylizers.swatches import GRID, SIZE, assemble, choose, cut_swatches
+from timm_debias.stylizers.patches import GRID, SIZE, assemble, choose, cut_patches
 
 
 def batch(*size: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
 
 
-def test_swatches_are_windows_of_the_map():
+def test_patches_are_windows_of_the_map():
     """On a map of just GRID · SIZE they partition it, row by row."""
     features = batch(2, 3, GRID * SIZE, GRID * SIZE)
-    swatches = cut_swatches(features)
-    assert swatches.shape == (2, GRID**2, 3, SIZE, SIZE)
+    patches = cut_patches(features)
+    assert patches.shape == (2, GRID**2, 3, SIZE, SIZE)
     for index in range(GRID**2):
         top, left = SIZE * (index // GRID), SIZE * (index % GRID)
-        assert torch.equal(swatches[:, index], features[:, :, top : top + SIZE, left : left + SIZE])
+        assert torch.equal(patches[:, index], features[:, :, top : top + SIZE, left : left + SIZE])
 
 
 @pytest.mark.parametrize('size', [(7, 90), (SIZE, 11)])
-def test_swatches_reach_all_borders_of_any_map(size):
+def test_patches_reach_all_borders_of_any_map(size):
     features = batch(1, 1, *size)
-    swatches = cut_swatches(features)
-    assert torch.equal(swatches[0, 0, 0], features[0, 0, :SIZE, :SIZE])
-    assert torch.equal(swatches[0, -1, 0], features[0, 0, -SIZE:, -SIZE:])
+    patches = cut_patches(features)
+    assert torch.equal(patches[0, 0, 0], features[0, 0, :SIZE, :SIZE])
+    assert torch.equal(patches[0, -1, 0], features[0, 0, -SIZE:, -SIZE:])
     windows = features[0, 0].unfold(0, SIZE, 1).unfold(1, SIZE, 1).flatten(0, 1)
-    for swatch in swatches[0, :, 0]:
-        assert any(torch.equal(swatch, window) for window in windows)
+    for patch in patches[0, :, 0]:
+        assert any(torch.equal(patch, window) for window in windows)
 
 
-def test_a_map_smaller_than_a_swatch_is_continued():
-    features = batch(1, 1, 4, 4)
-    for swatch in cut_swatches(features)[0, :, 0]:
-        assert torch.equal(swatch[:4, :4], features[0, 0])
-        assert torch.equal(swatch[4:], swatch[3].expand(SIZE - 4, SIZE))
+def test_a_map_smaller_than_a_patch_is_continued():
+    features = batch(1, 1, SIZE - 1, SIZE - 2)
+    for patch in cut_patches(features)[0, :, 0]:
+        assert torch.equal(patch[:-1, :-2], features[0, 0])
+        assert torch.equal(patch[-1], patch[-2])
+        assert torch.equal(patch[:, -1], patch[:, -3])
 
 
 @pytest.mark.parametrize('size', [40, 12])
@@ -43,8 +44,8 @@ def test_windows_of_a_finer_map_are_in_the_same_places(size):
     """A map repeated 3×3 times gives the windows of the map, repeated."""
     features = batch(2, 3, size, size)
     finer = features.repeat_interleave(3, 2).repeat_interleave(3, 3)
-    expected = cut_swatches(features).repeat_interleave(3, 3).repeat_interleave(3, 4)
-    assert torch.equal(cut_swatches(finer, 3), expected)
+    expected = cut_patches(features).repeat_interleave(3, 3).repeat_interleave(3, 4)
+    assert torch.equal(cut_patches(finer, 3), expected)
 
 
 def test_choice_by_a_loop():
@@ -58,7 +59,7 @@ def test_choice_by_a_loop():
 
 
 def test_finer_choice_goes_over_from_one_place_to_the_next():
-    """Two places that choose one swatch each: between them, the share of the first falls."""
+    """Two places that choose one patch each: between them, the share of the first falls."""
     keys = 8 * torch.eye(2)[None]
     share = choose(keys, torch.eye(2)[None, :, None, :], scale=4)[0, 0, 0]
     assert share.shape == (8,)
@@ -70,11 +71,11 @@ def test_finer_choice_goes_over_from_one_place_to_the_next():
 
 @pytest.mark.parametrize('size', [(8, 12), (5, 13), (2, 3)])
 def test_tiling_by_a_loop(size):
-    """Pixels take the swatch's value at their place in the tile, counted backwards in every second tile."""
+    """Pixels take the patch's value at their place in the tile, counted backwards in every second tile."""
     side = 8
-    swatches = batch(2, 4, 3, side, side)
+    patches = batch(2, 4, 3, side, side)
     weights = batch(2, 4, *size, seed=1).softmax(1)
-    result = assemble(swatches, weights)
+    result = assemble(patches, weights)
     assert result.shape == (2, 3, 2 * size[0], 2 * size[1])
 
     def place(position: int) -> int:
@@ -83,6 +84,6 @@ def test_tiling_by_a_loop(size):
 
     for row in range(2 * size[0]):
         for column in range(2 * size[1]):
-            values = swatches[:, :, :, place(row), place(column)]
+            values = patches[:, :, :, place(row), place(column)]
             expected = (weights[:, :, None, row // 2, column // 2] * values).sum(1)
             torch.testing.assert_close(result[:, :, row, column], expected)
