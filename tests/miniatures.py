@@ -1,5 +1,6 @@
 """Builds a few images of each benchmark in its real layout."""
 
+import json
 from pathlib import Path
 
 import timm
@@ -73,3 +74,15 @@ def build_model(root: Path) -> torch.nn.Module:
 
 def wnid_labels(paths):
     return torch.tensor([imagenet_classes()[path.parent.name] for path in paths])
+
+
+def result(capsys) -> dict:
+    """What `validate.py` printed as its result."""
+    return json.loads(capsys.readouterr().out.split('--result\n')[1])
+
+
+def error(capsys) -> str:
+    """The line by which `validate.py` refused something."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith('timm-debias validate: error: '), lines
+    return lines[-1]

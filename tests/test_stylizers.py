@@ -11,7 +11,6 @@ from timm_debias.data.shapes_textures import ShapesTextures
 from timm_debias.stylizer_report.cost import count_macs
 from timm_debias.stylizers import registry, save_stylizer
 from timm_debias.stylizers.adain_lite import AdainLite
-from timm_debias.stylizers.adain_vgg19 import UpsamplingConv2d
 from timm_debias.stylizers.base import adain, mean_std
 
 # Index and shape of every convolution in the AdaIN release.
@@ -103,25 +102,6 @@ def test_vgg19_against_the_reference_pipeline(release):
         x = F.interpolate(x, scale_factor=2) if index == 'U' else convolve(x, decoder, index, relu=index != 28)
     result = create_stylizer('adain_vgg19', release)(content, style, 0.6)
     torch.testing.assert_close(result, x, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize('size', [(1, 1), (1, 4), (5, 7)])
-def test_upsampling_convolution_by_its_parts(size):
-    """Values and gradients are those of upsampling, padding and convolving one after the other."""
-    torch.manual_seed(0)
-    layer = UpsamplingConv2d(6, 4)
-    x = batch(2, 6, *size).requires_grad_()
-    found = layer(x)
-    enlarged = F.pad(F.interpolate(x, scale_factor=2, mode='nearest'), (1,) * 4, mode='reflect')
-    expected = F.conv2d(enlarged, layer.weight, layer.bias)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    parameters = (x, layer.weight, layer.bias)
-    for ours, theirs in zip(
-        torch.autograd.grad(found.square().sum(), parameters, retain_graph=True),
-        torch.autograd.grad(expected.square().sum(), parameters),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize('size', [(16, 16), (17, 31), (64, 48), (45, 90)])

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from miniatures import IMG_SIZE, SUITE_FLAGS, wnid_labels
+from miniatures import IMG_SIZE, SUITE_FLAGS, error, result, wnid_labels
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from timm_debias.cli import main
+from timm_debias.hashing import hash_weights
 from timm_debias.metrics import ALEXNET_ERRORS
 from timm_debias.validation.attacks import PixelModel, fgsm, pgd
 from timm_debias.validation.benchmarks import Contents, Part, get_benchmark
@@ -21,7 +22,6 @@ from timm_debias.validation.benchmarks.classes import subset_classes
 from timm_debias.validation.benchmarks.layout import FolderImages
 from timm_debias.validation.bits import unpack
 from timm_debias.validation.loading import AsPublished
-from timm_debias.validation.model import hash_weights
 from timm_debias.validation.results import PartResults
 from timm_debias.validation.scores import TopK
 from timm_debias.validation.suite import Measured, _collect
@@ -30,16 +30,6 @@ from timm_debias.validation.suite import Measured, _collect
 @pytest.fixture(scope='module')
 def model(suite_checkpoint):
     return timm.create_model('test_resnet', checkpoint_path=str(suite_checkpoint)).eval()
-
-
-def result(capsys) -> dict:
-    return json.loads(capsys.readouterr().out.split('--result\n')[1])
-
-
-def error(capsys) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert lines[-1].startswith('timm-debias validate: error: '), lines
-    return lines[-1]
 
 
 @pytest.fixture(scope='module')
@@ -266,10 +256,10 @@ def test_killed_and_resumed(suite, whole, tmp_path, capsys, monkeypatch, parts):
 
 def test_right_images_are_stored(whole):
     parts = {path: json.loads(path.read_text())['result'] for path in whole.glob('parts/**/*.json')}
-    for result in parts.values():
-        if 'top1' in result['state']:
-            assert unpack(result['right'], result['images']).sum() == result['state']['top1']
-    assert {path.name for path, result in parts.items() if result['right'] is None} == {'out.json', 'in.json'}
+    for part in parts.values():
+        if 'top1' in part['state']:
+            assert unpack(part['right'], part['images']).sum() == part['state']['top1']
+    assert {path.name for path, part in parts.items() if part['right'] is None} == {'out.json', 'in.json'}
 
 
 def test_nothing_is_measured_twice(suite, whole, tmp_path, monkeypatch):

@@ -7,19 +7,10 @@ import shutil
 import pytest
 import timm
 import torch
+from miniatures import error, result
 from PIL import Image
 
 from timm_debias.validation.bits import unpack
-
-
-def result(capsys) -> dict:
-    return json.loads(capsys.readouterr().out.split('--result\n')[1])
-
-
-def error(capsys) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert lines[-1].startswith('timm-debias validate: error: '), lines
-    return lines[-1]
 
 
 @pytest.fixture

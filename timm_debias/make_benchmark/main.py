@@ -13,6 +13,7 @@ import torch
 from .. import __version__
 from ..errors import DebiasError
 from ..flags import Parser, add_flags, config_from
+from ..hashing import hash_weights
 from ..log import setup_logging
 from ..stylizers import create_stylizer
 from ..stylizers.base import MIN_SIZE
@@ -31,7 +32,7 @@ from .corrupt import ALL_SEVERITIES, QUALITY, write_corrupted
 from .manifest import Manifest, claim, finish
 from .pairs import Pair, conflict_pairs, stylized_pairs
 from .source import Source, check_readable, find_source, find_styles, fingerprint
-from .stylise import hash_weights, write_pairs
+from .stylise import write_pairs
 
 _logger = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """Stylises pairs of images in batches."""
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,12 +42,3 @@ def write_pairs(
                     with atomic_path(output / pair.target) as temporary:
                         to_picture(image).save(temporary)
             progress.add(len(batch))
-
-
-def hash_weights(stylizer: Stylizer) -> str:
-    """Return a SHA-256, in hex, over names, types, shapes and values of all weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(stylizer.state_dict().items()):
-        digest.update(f'{name} {value.dtype} {list(value.shape)}\n'.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -1,6 +1,5 @@
 """The model to measure: its weights, what it expects as input, and where it runs."""
 
-import hashlib
 import os
 from dataclasses import asdict
 from typing import Any
@@ -61,15 +60,6 @@ def resolve_input(config: ValidateConfig, model: nn.Module) -> dict[str, Any]:
     if config.data.dataset == SHAPES_TEXTURES and args['crop_pct'] is None:
         args['crop_pct'] = 1.0  # Its images are drawn at the input size: a crop would only cut silhouettes.
     return resolve_data_config(args, model=model, use_test_size=not config.model.use_train_size, verbose=True)
-
-
-def hash_weights(model: nn.Module) -> str:
-    """Return the SHA-256 over names, types, shapes and values of the tensors of the state dict."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def prepare_model(config: ValidateConfig, model: nn.Module) -> nn.Module:
