@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from timm_debias.stylizer_training.figures import draw_figures, make_batch
 
@@ -27,6 +28,18 @@ def test_outlines_cover_a_quarter_to_a_half(seed):
     share = draw_figures(crops(16), generator(seed)).inside.mean((1, 2, 3))
     assert share.min() > 0.2
     assert share.max() < 0.55
+
+
+def test_some_outlines_have_holes():
+    """A hole is ground that cannot be reached from the border."""
+    inside = (draw_figures(crops(64), generator()).inside > 0.5).float()
+    reached = torch.zeros_like(inside)
+    reached[..., 0, :] = reached[..., -1, :] = reached[..., 0] = reached[..., -1] = 1
+    reached = reached * (1 - inside)
+    for _ in range(4 * inside.shape[-1]):
+        reached = F.max_pool2d(reached, 3, 1, 1) * (1 - inside)
+    holes = ((1 - inside - reached).flatten(1).sum(1) > 0).sum()
+    assert 6 <= holes <= 28  # One in four on average.
 
 
 def test_some_fillings_are_the_crops():

@@ -58,17 +58,6 @@ def test_choice_by_a_loop():
                 torch.testing.assert_close(weights[image, :, row, column], scores.exp() / scores.exp().sum())
 
 
-def test_finer_choice_goes_over_from_one_place_to_the_next():
-    """Two places that choose one patch each: between them, the share of the first falls."""
-    keys = 8 * torch.eye(2)[None]
-    share = choose(keys, torch.eye(2)[None, :, None, :], scale=4)[0, 0, 0]
-    assert share.shape == (8,)
-    assert (share.diff() <= 0).all()
-    assert share[0] > 0.99
-    assert share[-1] < 0.01
-    assert share[3] + share[4] == pytest.approx(1)
-
-
 @pytest.mark.parametrize('size', [(8, 12), (5, 13), (2, 3)])
 def test_tiling_by_a_loop(size):
     """Pixels take the patch's value at their place in the tile, counted backwards in every second tile."""

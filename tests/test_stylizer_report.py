@@ -153,13 +153,13 @@ def test_reader_learns_both_cues():
 
 @pytest.mark.slow
 def test_adain_lite_carries_both_cues():
-    """At alpha = 1 the partner's texture is read at three times chance and more, the content's shape at four times."""
+    """At alpha = 1 the partner's texture is read at three times chance and more, the content's shape at 70 %."""
     reader = train_reader(1000)
     before = read_cues(reader, None, 0.0, 64, 280, seed=3000)
     assert min(before['shape'], before['content_texture']) > 0.9
     found = read_cues(reader, create_stylizer('adain_lite'), 1.0, 64, 280, seed=3000)
     assert found['texture'] >= 3 / len(CLASSES)
-    assert found['shape'] >= 4 / len(CLASSES)
+    assert found['shape'] >= 0.7
 
 
 @pytest.fixture
@@ -187,6 +187,8 @@ class TestCommand:
         assert list(report['stylizers']) == ['adain_lite', 'band_statistics']
         assert report['stylizers']['band_statistics']['psnr'] > 60  # Float rounding only: nothing is lost at alpha 0.
         assert report['stylizers']['band_statistics']['parameters'] == 0
+        for row in (*report['stylizers'].values(), *report['references'].values()):
+            assert row['texture_removed_least'] < row['texture_removed']
         assert list(report['references']) == ['partner mirrored', 'partner shuffled']
         assert (out / 'report.png').is_file()
         assert capsys.readouterr().out == (out / 'report.md').read_text()

@@ -11,6 +11,10 @@ import torch
 import torch.nn.functional as F
 
 _OUTLINE_LATTICES = (3, 6)  # From, and below.
+_CORNERS = (3, 11)  # From, and below.
+_DENT = 0.6  # Share by which a corner may lie nearer to the centre than the outermost.
+_HOLE_SHARE = 0.25  # Of figures have one,
+_HOLE = (0.1, 0.35)  # that takes this share of their area.
 _PATTERN_SHARE = 0.75  # Of fillings; the others are crops.
 _WAVES = 3
 _PERIOD = (5.0, 20.0)  # Pixels.
@@ -68,9 +72,10 @@ def make_batch(crops: torch.Tensor, figures: int, generator: torch.Generator) ->
 def draw_figures(crops: torch.Tensor, generator: torch.Generator) -> Figures:
     """Draw a figure for each of `crops` [B, 3, H, W] in [0, 1], H = W, on the CPU.
 
-    The outline is a level line of smooth noise that covers a quarter to a half of the image. The filling is a pattern
-    of one to three waves of one period, straight or bent, from soft to nearly two-tone, between two random colours, or
-    in one of four the crop itself; the ground is a colour with a smooth drift.
+    The outline covers a quarter to a half of the image: a level line of smooth noise, or in every other image a
+    polygon, convex or not; one in four has a hole. The filling is a pattern of one to three waves of one period,
+    straight or bent, from soft to nearly two-tone, between two random colours, or in one of four the crop itself; the
+    ground is a colour with a smooth drift.
     """
     count, _, size, _ = crops.shape
     inside = _outlines(count, size, generator)
@@ -84,15 +89,42 @@ def draw_figures(crops: torch.Tensor, generator: torch.Generator) -> Figures:
 
 
 def _outlines(count: int, size: int, generator: torch.Generator) -> torch.Tensor:
-    lattice = int(torch.randint(*_OUTLINE_LATTICES, (1,), generator=generator))
     axis = torch.linspace(-1, 1, size)
+    height = _hills(count, axis, generator)
+    height[1::2] = _pyramids(len(height[1::2]), axis, generator)
+    share = _uniform(count, 0.25, 0.5, generator).flatten()
+    hole = share * _uniform(count, *_HOLE, generator).flatten()
+    hole = hole * (torch.rand(count, generator=generator) < _HOLE_SHARE)
+    ranked = height.flatten(1).sort(descending=True).values
+    level, top = (ranked.gather(1, (part * size * size).long()[:, None])[:, :, None, None] for part in (share, hole))
+    filled, cut = (((height - limit) * size).sigmoid() for limit in (level, top))
+    return torch.where(hole.view(-1, 1, 1, 1) > 0, filled - cut, filled).clamp(0, 1)
+
+
+def _hills(count: int, axis: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return heights [count, 1, size, size] whose level lines are smooth."""
+    lattice = int(torch.randint(*_OUTLINE_LATTICES, (1,), generator=generator))
     # Falls off to the borders, so that figures lie inside the image.
     hill = 1 - (axis[:, None].square() + axis[None].square())
-    height = hill + 0.6 * _smooth_noise(count, lattice, size, generator)[:, :1]
-    share = _uniform(count, 0.25, 0.5, generator).flatten()
-    ranked = height.flatten(1).sort(descending=True).values
-    level = ranked.gather(1, (share * size * size).long()[:, None])[:, :, None, None]
-    return ((height - level) * size / 3).sigmoid()
+    return hill + 0.6 * _smooth_noise(count, lattice, len(axis), generator)[:, :1]
+
+
+def _pyramids(count: int, axis: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return heights [count, 1, size, size] whose level lines are polygons around a point near the centre."""
+    corners = int(torch.randint(*_CORNERS, (1,), generator=generator))
+    jitter = _uniform(count * corners, -0.2, 0.2, generator).view(count, corners)
+    turn = _uniform(count, 0, 2 * math.pi, generator).view(count, 1)
+    angle = 2 * math.pi / corners * (torch.arange(corners) + jitter) + turn
+    radius = 1 - _DENT * torch.rand(count, corners, generator=generator)
+    corner = radius[..., None] * torch.stack([angle.cos(), angle.sin()], dim=-1)
+    following = corner.roll(-1, dims=1)
+    centre = 0.4 * torch.rand(count, 2, 1, 1, generator=generator) - 0.2
+    place = torch.stack(torch.meshgrid(axis, axis, indexing='xy')) - centre
+    # A place lies in the sector between two neighbouring corners; its depth is that of the line through them.
+    shares = torch.linalg.solve(torch.stack([corner, following], dim=-1), place.flatten(2)[:, None])
+    inside = (shares >= 0).all(2)
+    depth = torch.where(inside, shares.sum(2), torch.inf).amin(1)
+    return -depth.view(count, 1, len(axis), len(axis))
 
 
 def _patterns(count: int, size: int, generator: torch.Generator) -> torch.Tensor:

@@ -67,7 +67,7 @@ class LiteObjective:
         figures = len(inside)
         weights = choose(keys, queries)
         wanted = F.adaptive_avg_pool2d(inside, (queries.shape[-2], queries.shape[-1]))
-        offered = cut_patches(wanted).mean((2, 3, 4))[partners[:figures]]
+        offered = cut_patches(wanted, 2).mean((2, 3, 4))[partners[:figures]]
         found = torch.einsum('bk,bkhw->bhw', offered, weights[:figures])
         entropy = -(weights * (weights + 1e-6).log()).sum(1)
         changes = weights.diff(dim=2).abs().sum(1).mean() + weights.diff(dim=3).abs().sum(1).mean()

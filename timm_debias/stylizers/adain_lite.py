@@ -19,7 +19,7 @@ WEIGHTS = Path(__file__).parent / 'weights' / 'adain_lite.safetensors'
 
 _CHANNELS = (24, 64, 128)  # At 1/2, 1/4 and 1/8 of the image's size.
 _DECODER_CHANNELS = (32, 24)
-_STRIDE = 4  # Places are compared on the grid of the middle level, where a position stands for 4×4 pixels.
+_STRIDE = 4  # Patches are cut on the grid of the middle level, where a position stands for 4×4 pixels.
 _KEY_CHANNELS = 16
 _SMOOTH = 8  # Pixels; the decoder draws nothing finer at alpha = 1.
 
@@ -32,8 +32,8 @@ class LiteFeatures(NamedTuple):
         middle: [B, 64, H/4, W/4].
         coarse: [B, 128, H/8, W/8].
         images: In [-1, 1], height and width rounded up to multiples of 4.
-        keys: [B, 16, H/4, W/4]; what places are compared by, of instance-normalised features: colour and contrast say
-            little.
+        keys: [B, 16, H/2, W/2], rounded up to even; what places are compared by, of instance-normalised features:
+            colour and contrast say little.
         fine_mean: And the others, [B, C, 1, 1]: mean and standard deviation of the levels.
     """
 
@@ -78,6 +78,7 @@ class AdainLite(Stylizer):
         self.refine_middle = _conv(middle, middle)
         self.encode_coarse = _conv(middle, coarse, stride=2)
         self.refine_coarse = nn.Sequential(nn.ReLU(), _conv(coarse, coarse), nn.ReLU(), _conv(coarse, coarse))
+        self.key_fine = nn.Conv2d(fine, _KEY_CHANNELS, 1, bias=False)
         self.key_middle = nn.Conv2d(middle, _KEY_CHANNELS, 1, bias=False)
         self.key_coarse = nn.Conv2d(coarse, _KEY_CHANNELS, 1, bias=False)
         self.from_draft = nn.Conv2d(3 * _STRIDE**2, middle, 1)
@@ -100,22 +101,28 @@ class AdainLite(Stylizer):
         middle = middle + self.refine_middle(_act(middle))
         coarse = self.encode_coarse(_act(middle))
         coarse = coarse + self.refine_coarse(coarse)
-        below, right = (-length % _STRIDE for length in images.shape[-2:])
-        images = F.pad(images, (0, right, 0, below), mode='replicate')
-        of_middle, of_coarse = mean_std(middle), mean_std(coarse)
-        keys = F.interpolate(self.key_coarse(_normalised(coarse, *of_coarse)), scale_factor=2, mode='bilinear')
-        keys = self.key_middle(_normalised(middle, *of_middle)) + _cropped(keys, middle)
-        return LiteFeatures(fine, middle, coarse, images, keys, *mean_std(fine), *of_middle, *of_coarse)
+        statistics = (*mean_std(fine), *mean_std(middle), *mean_std(coarse))
+        keys = self._keys((fine, middle, coarse), statistics)
+        return LiteFeatures(fine, middle, coarse, _padded(images, _STRIDE), keys, *statistics)
+
+    def _keys(self, levels: Sequence[torch.Tensor], statistics: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Sum what the levels say of each place, the coarser ones interpolated."""
+        fine, middle, coarse = (
+            (level - mean) / std for level, mean, std in zip(levels, statistics[::2], statistics[1::2], strict=True)
+        )
+        keys = self.key_coarse(coarse.to(levels[0].dtype))
+        keys = self.key_middle(middle.to(levels[0].dtype)) + _cropped(_doubled(keys), middle)
+        return _padded(self.key_fine(fine.to(levels[0].dtype)), 2) + _doubled(keys)
 
     def style(self, features: Features) -> Style:
         known = LiteFeatures(*features)
-        return cut_patches(known.images, _STRIDE), cut_patches(known.keys).mean((3, 4)), *known.statistics
+        return cut_patches(known.images, _STRIDE), cut_patches(known.keys, _STRIDE // 2).mean((3, 4)), *known.statistics
 
     def decode(self, features: Features, style: Style, alpha: float) -> torch.Tensor:
         known = LiteFeatures(*features)
         patches, keys, *statistics = style
         fine, middle, coarse = self._restyled(known, statistics, alpha)
-        draft = alpha * assemble(patches, choose(keys, known.keys, _STRIDE // 2))
+        draft = alpha * assemble(patches, choose(keys, known.keys))
         middle = middle + self.from_draft(F.pixel_unshuffle(draft, _STRIDE))
         code = torch.cat([statistic.flatten(1) for statistic in statistics], dim=1).to(coarse.dtype)
         x = _act(self._steer(0, self.decode_coarse(_act(coarse)), code, alpha))
@@ -157,8 +164,13 @@ def _conv(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1) -> n
     return nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, padding_mode='reflect')
 
 
-def _normalised(features: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    return ((features - mean) / std).to(features.dtype)
+def _padded(x: torch.Tensor, multiple: int) -> torch.Tensor:
+    below, right = (-length % multiple for length in x.shape[-2:])
+    return F.pad(x, (0, right, 0, below), mode='replicate')
+
+
+def _doubled(x: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(x, scale_factor=2, mode='bilinear')
 
 
 def _steering(channels: int) -> nn.Linear:

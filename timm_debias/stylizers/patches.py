@@ -29,21 +29,17 @@ def cut_patches(features: torch.Tensor, scale: int = 1) -> torch.Tensor:
     return windows.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
 
-def choose(keys: torch.Tensor, queries: torch.Tensor, scale: int = 1) -> torch.Tensor:
+def choose(keys: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
     """Return how much of each patch each place takes: softmax over keys of their products with the queries.
 
     Args:
         keys: [B, K, D].
         queries: [B, D, H, W].
-        scale: Interpolate the products this many times finer, so that the borders between choices are smooth.
 
     Returns:
-        [B, K, H · scale, W · scale], of sum 1 over K.
+        [B, K, H, W], of sum 1 over K.
     """
-    products = torch.einsum('bkd,bdhw->bkhw', keys, queries)
-    if scale > 1:
-        products = F.interpolate(products, scale_factor=scale, mode='bilinear')
-    return products.softmax(dim=1)
+    return torch.einsum('bkd,bdhw->bkhw', keys, queries).softmax(dim=1)
 
 
 def assemble(patches: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
