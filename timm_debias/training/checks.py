@@ -9,7 +9,10 @@ from ..checks import check_device, check_model_name
 from ..errors import DebiasError, did_you_mean
 from ..registration import uses_stylize
 from ..stylizers import list_stylizers
+from .combinations import check_combinations
 from .config import DebiasConfig, TrainConfig
+from .criterion import build_criterion
+from .trackers import check_trackers
 
 _SCHEDULES = ('cosine', 'tanh', 'step', 'multistep', 'poly', 'plateau', 'wsd', 'rsqrt', 'constant', 'none')
 
@@ -17,7 +20,12 @@ _SCHEDULES = ('cosine', 'tanh', 'step', 'multistep', 'poly', 'plateau', 'wsd', '
 def check_config(config: TrainConfig) -> None:
     """Raise `DebiasError` for the first flag that is wrong or contradicts another."""
     check_model_name(config.model.model)
+    if config.distill.kd_model_name is not None:
+        check_model_name(config.distill.kd_model_name)
     check_device(config.device.device)
+    check_combinations(config)
+    check_trackers(config)
+    build_criterion(config)
     _check_names(config)
     _check_files(config)
     _check_numbers(config)
@@ -38,10 +46,11 @@ def _check_names(config: TrainConfig) -> None:
 
 def _check_files(config: TrainConfig) -> None:
     files = {
-        '--resume': config.model.resume,
+        '--resume': config.model.resume if config.model.resume != 'auto' else '',
         '--initial-checkpoint': config.model.initial_checkpoint,
         '--pretrained-path': config.model.pretrained_path,
         '--class-map': config.data.class_map,
+        '--class-stats': config.task.class_stats,
     }
     for name, path in files.items():
         if path and not os.path.isfile(path):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from timm.utils import ParseKwargs
 
 from ..flags import flag
+from .config_loaders import NaflexConfig, SizesConfig
+from .config_task import DistillConfig, TaskConfig
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,9 @@ class ModelConfig:
     model: str = flag('resnet50', 'name of the timm model to train', metavar='MODEL')
     pretrained: bool = flag(False, 'start from pretrained weights, where there are some')
     pretrained_path: str | None = flag(None, 'checkpoint to load as if it were the pretrained weights, head adapted')
+    pretrained_cfg_overlay: dict = flag({}, 'replaces keys of the pretrained cfg', nargs='*', action=ParseKwargs)
     initial_checkpoint: str = flag('', 'checkpoint to load into the model after it was made', metavar='PATH')
-    resume: str = flag('', 'checkpoint to resume model and optimizer from', metavar='PATH')
+    resume: str = flag('', 'checkpoint to go on from; auto: last.pth.tar of --experiment, if there', metavar='PATH')
     no_resume_opt: bool = flag(False, "resume the model without the optimizer's state")
     num_classes: int | None = flag(None, "number of classes, the model's default if not given", type=int, metavar='N')
     gp: str | None = flag(None, "global pooling: fast, avg, max, avgmax; the model's default if not given")
@@ -50,12 +53,14 @@ class ModelConfig:
         None, 'images in a batch of validation', '-vb', '--validation-batch-size', type=int
     )
     channels_last: bool = flag(False, 'use channels_last memory layout')
+    fuser: str = flag('', 'fuser of --torchscript', choices=['', 'te', 'old', 'legacy', 'nvfuser', 'nvf'])
     grad_accum_steps: int = flag(1, 'batches whose gradients make one update', metavar='N')
     grad_checkpointing: bool = flag(False, 'save memory by computing activations twice')
     fast_norm: bool = flag(False, 'experimental fast normalisation layers')
     model_kwargs: dict = flag({}, 'keyword arguments for the model, key=value', nargs='*', action=ParseKwargs)
     head_init_scale: float | None = flag(None, 'factor on the initial weights of the head', type=float)
     head_init_bias: float | None = flag(None, 'initial bias of the head', type=float)
+    torchscript: bool = flag(False, 'compile with torch.jit.script')
     torchcompile: str | None = flag(None, 'compile with this backend', nargs='?', type=str, const='inductor')
     torchcompile_mode: str | None = flag(None, 'mode of torch.compile')
 
@@ -69,6 +74,9 @@ class DeviceConfig:
     amp_dtype: str = flag('float16', 'lower precision of --amp', choices=['float16', 'bfloat16'])
     model_dtype: str | None = flag(None, 'dtype of the model', choices=['float32', 'float16', 'bfloat16'])
     no_ddp_bb: bool = flag(False, 'do not broadcast buffers in DDP')
+    synchronize_step: bool = flag(False, 'wait for the device at the end of each update')
+    local_rank: int = flag(0, 'given by old launchers; the environment variable LOCAL_RANK counts', '--local_rank')
+    device_modules: list[str] | None = flag(None, 'Python modules to import for the device', nargs='+', metavar='NAME')
 
 
 @dataclass(frozen=True)
@@ -104,14 +112,25 @@ class ScheduleConfig:
     lr_cycle_mul: float = flag(1.0, 'factor on the length of each cycle')
     lr_cycle_decay: float = flag(0.5, 'factor on the rate of each cycle')
     lr_cycle_limit: int = flag(1, 'number of cycles')
+    lr_decay_fn: str | None = flag(
+        None,
+        'decay of wsd (1-sqrt if not given) and rsqrt (linear)',
+        choices=['linear', '1-sqrt', 'cosine', 'power', 'exp'],
+    )
+    lr_stable_timescale: float | None = flag(
+        None, 'timescale of rsqrt in epochs, that of the warm-up if not given', type=float
+    )
     lr_k_decay: float = flag(1.0, 'k-decay of cosine and polynomial schedules')
     warmup_lr: float = flag(1e-5, 'learning rate that warm-up starts from')
     min_lr: float = flag(0, 'lowest learning rate of cyclic schedules', type=float)
     epochs: int = flag(300, 'number of epochs', metavar='N')
+    stop_epoch: int | None = flag(None, 'stop after so many epochs of the schedule', type=int, metavar='N')
     epoch_repeats: float = flag(0.0, 'repetitions of the data in one epoch')
     start_epoch: int | None = flag(None, 'number of the first epoch, for restarts', type=int, metavar='N')
     decay_milestones: list[int] = flag([90, 180, 270], 'epochs at which multistep schedules decay', nargs='+', type=int)
-    decay_epochs: float = flag(90, 'epochs between two decays of the step schedule', type=float)
+    decay_epochs: float | None = flag(
+        None, 'epochs between decays of step, 90 if not given; decay of wsd and rsqrt, 0.2 of all epochs', type=float
+    )
     warmup_epochs: int = flag(5, 'epochs of warm-up')
     warmup_prefix: bool = flag(False, 'add the warm-up to the epochs of the schedule')
     cooldown_epochs: int = flag(0, 'epochs at the lowest rate, after a cyclic schedule')
@@ -134,14 +153,17 @@ class AugmentConfig:
     grayscale_prob: float | None = flag(None, 'probability of a conversion to grey', type=float)
     gaussian_blur_prob: float | None = flag(None, 'probability of a Gaussian blur', type=float)
     aa: str | None = flag(None, 'auto-augment policy: "v0", "original", "rand-m9-n2-tstylize", …', metavar='NAME')
+    aug_splits: int = flag(0, 'augment each image this often in a batch, as AugMix does; 0 or at least 2', metavar='N')
     aug_repeats: float = flag(0, 'repetitions of an image in one batch (distributed training only)', type=float)
-    bce_loss: bool = flag(False, 'binary cross-entropy')
-    bce_sum: bool = flag(False, 'sum over classes in --bce-loss')
+    jsd_loss: bool = flag(False, 'short for --loss jsd')
+    bce_loss: bool = flag(False, 'short for --loss bce')
+    bce_sum: bool = flag(False, 'sum over classes in --loss bce')
     bce_target_thresh: float | None = flag(None, 'threshold that makes soft targets hard', type=float)
-    bce_pos_weight: float | None = flag(None, 'weight of the positive class', type=float)
+    bce_pos_weight: float | None = flag(None, 'weight of positives; old name of --loss-pos-weight', type=float)
     reprob: float = flag(0.0, 'probability of random erasing')
     remode: str = flag('pixel', 'what random erasing fills in')
     recount: int = flag(1, 'number of erased rectangles')
+    resplit: bool = flag(False, 'leave the first split of the batch (see --aug-splits, or half) unerased')
     mixup: float = flag(0.0, 'alpha of Mixup, on if above 0')
     cutmix: float = flag(0.0, 'alpha of CutMix, on if above 0')
     cutmix_minmax: list[float] | None = flag(
@@ -151,7 +173,7 @@ class AugmentConfig:
     mixup_switch_prob: float = flag(0.5, 'probability of CutMix where both are on')
     mixup_mode: str = flag('batch', 'mix per batch, pair or elem', choices=['batch', 'pair', 'elem'])
     mixup_off_epoch: int = flag(0, 'epoch after which Mixup and CutMix are off', metavar='N')
-    smoothing: float = flag(0.1, 'label smoothing')
+    smoothing: float = flag(None, 'label smoothing, 0.1 if not given; 0 with --task multilabel', type=float)
     train_interpolation: str = flag('random', 'interpolation in training: random, bilinear, bicubic')
     drop: float = flag(0.0, 'dropout rate')
     drop_connect: float | None = flag(None, 'deprecated name of --drop-path', type=float)
@@ -171,6 +193,7 @@ class NormConfig:
     bn_momentum: float | None = flag(None, "batch norm momentum, the model's if not given", type=float)
     bn_eps: float | None = flag(None, "batch norm epsilon, the model's if not given", type=float)
     sync_bn: bool = flag(False, 'synchronise batch norm over processes')
+    split_bn: bool = flag(False, 'a batch norm for each split of --aug-splits')
     dist_bn: str = flag('reduce', 'what is done to statistics after an epoch', choices=['', 'broadcast', 'reduce'])
 
 
@@ -192,6 +215,9 @@ class RunConfig:
     worker_seeding: str = flag('all', 'seeding of data workers', choices=['all', 'part'])
     log_interval: int = flag(50, 'batches between two lines of the log', metavar='N')
     val_interval: int = flag(1, 'epochs between two validations and checkpoints', metavar='N')
+    save_epochs: list[int] | None = flag(
+        None, 'numbers of finished epochs after which milestone-N.pth.tar is saved', nargs='+', type=int, metavar='N'
+    )
     recovery_interval: int = flag(0, 'batches between two recovery checkpoints', metavar='N')
     checkpoint_hist: int = flag(10, 'number of checkpoints to keep', metavar='N')
     workers: int = flag(4, 'data loading processes', '-j', '--workers', metavar='N')
@@ -200,8 +226,15 @@ class RunConfig:
     no_prefetcher: bool = flag(False, 'switch the prefetcher off')
     output: str = flag('', 'folder for runs, ./output/train if empty', metavar='PATH')
     experiment: str = flag('', 'name of the run and its folder, made up if empty', metavar='NAME')
-    eval_metric: str = flag('top1', 'metric that ranks checkpoints', choices=['top1', 'top5', 'loss'])
+    eval_metric: str = flag(
+        None, 'metric that ranks checkpoints, top1 if not given; map with --task multilabel', type=str, metavar='NAME'
+    )
+    tta: int = flag(0, 'images that make one prediction in validation; refused above 1', metavar='N')
     use_multi_epochs_loader: bool = flag(False, 'keep workers over epochs')
+    log_wandb: bool = flag(False, 'log metrics to Weights & Biases')
+    wandb_project: str | None = flag(None, 'project there')
+    wandb_tags: list[str] = flag([], 'tags of the run there', nargs='+')
+    wandb_resume_id: str = flag('', 'run to go on with there; needs --resume', metavar='ID')
 
 
 @dataclass(frozen=True)
@@ -239,4 +272,8 @@ class TrainConfig:
     norm: NormConfig
     ema: EmaConfig
     run: RunConfig
+    task: TaskConfig
+    sizes: SizesConfig
+    naflex: NaflexConfig
+    distill: DistillConfig
     debias: DebiasConfig

@@ -4,7 +4,8 @@ import logging
 from typing import Any
 
 import torch
-from timm.data import FastCollateMixup, Mixup, create_loader
+from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_loader
+from timm.data.target_transforms import MultiLabelTarget
 from torchvision.transforms.functional import resize, to_tensor
 
 from ..data.checks import check_image_folder, check_same_classes, check_splits_differ, class_names
@@ -13,9 +14,10 @@ from ..errors import DebiasError
 from ..registration import register, uses_stylize
 from ..style_bank import StyleBank
 from ..stylizers import create_stylizer
-from .config import AugmentConfig, TrainConfig
+from .config import TrainConfig
 from .machine import Machine
 from .model import model_dtype
+from .naflex import build_naflex_eval_loader, build_naflex_train_loader
 
 _logger = logging.getLogger(__name__)
 
@@ -23,11 +25,11 @@ STYLE_BANK_SIZE = 256
 """Training images whose styles `--aa …-tstylize` draws from."""
 
 
-def build_datasets(config: TrainConfig, input_config: dict[str, Any]) -> tuple[Any, Any]:
+def build_datasets(config: TrainConfig, input_config: dict[str, Any], num_classes: int) -> tuple[Any, Any]:
     """Create and check the training and validation sets; the latter is None where `--val-split` is empty."""
     data = config.data
     root = data.data_dir or data.data
-    common = dict(
+    common: dict[str, Any] = dict(
         img_size=input_config['input_size'][-1],
         class_map=data.class_map,
         download=data.dataset_download,
@@ -37,6 +39,11 @@ def build_datasets(config: TrainConfig, input_config: dict[str, Any]) -> tuple[A
         target_key=data.target_key,
         trust_remote_code=data.dataset_trust_remote_code,
     )
+    if config.task.multilabel:
+        dense = config.task.target_format == 'multihot'
+        common |= dict(
+            target_transform=MultiLabelTarget(num_classes, dense=dense), target_format=config.task.target_format
+        )
     if root and data.val_split and is_folder(data.dataset):
         check_splits_differ(root, data.train_split, data.val_split)
     train = create_dataset(
@@ -66,9 +73,10 @@ def check_labels(config: TrainConfig, train: Any, num_classes: int, machine: Mac
     if names is not None and len(names) < num_classes and machine.is_primary:
         _logger.warning(f'The data has {len(names)} classes and the model {num_classes}: --num-classes {len(names)}?')
     per_process = len(train) // machine.world_size if hasattr(train, '__len__') else None
-    if per_process is not None and per_process < config.model.batch_size:
+    batch_size = min(config.sizes.train_batch_sizes or [config.model.batch_size])
+    if per_process is not None and per_process < batch_size:
         raise DebiasError(
-            f'--batch-size {config.model.batch_size} is more than the {per_process} training images of a process, '
+            f'--batch-size {batch_size} is more than the {per_process} training images of a process, '
             'and training drops incomplete batches; choose a smaller one'
         )
 
@@ -93,62 +101,104 @@ def register_augmentations(config: TrainConfig, train: Any, input_config: dict[s
 
 
 def build_train_loader(
-    config: TrainConfig, dataset: Any, input_config: dict[str, Any], num_classes: int, machine: Machine
+    config: TrainConfig, dataset: Any, model: Any, input_config: dict[str, Any], num_classes: int, machine: Machine
 ) -> tuple[Any, Any]:
-    """Create the training loader and the `mixup_fn` that the loop has to call (None where the loader mixes)."""
-    augment = config.augment
-    mixup_options = _mixup_options(augment, num_classes)
-    collate_fn = mixup_fn = None
-    if mixup_options and config.run.no_prefetcher:
-        mixup_fn = Mixup(**mixup_options)
-    elif mixup_options:
-        collate_fn = FastCollateMixup(**mixup_options)
-    # timm hands its flags over as they are parsed: lists where its annotations say tuples, None where they say float.
-    random_options: dict[str, Any] = dict(
-        scale=augment.scale,
-        ratio=augment.ratio,
-        grayscale_prob=augment.grayscale_prob,
-        gaussian_blur_prob=augment.gaussian_blur_prob,
-        num_aug_repeats=augment.aug_repeats,
-    )
-    no_random = augment.no_aug or not augment.train_interpolation
-    loader = create_loader(
-        dataset,
-        input_size=input_config['input_size'],
-        batch_size=config.model.batch_size,
-        is_training=True,
-        no_aug=augment.no_aug,
-        re_prob=augment.reprob,
-        re_mode=augment.remode,
-        re_count=augment.recount,
-        train_crop_mode=augment.train_crop_mode,
-        hflip=augment.hflip,
-        vflip=augment.vflip,
-        color_jitter=augment.color_jitter,
-        color_jitter_prob=augment.color_jitter_prob,
-        auto_augment=augment.aa,
-        interpolation=input_config['interpolation'] if no_random else augment.train_interpolation,
-        num_workers=config.run.workers,
-        worker_seeding=config.run.worker_seeding,
-        collate_fn=collate_fn,
-        use_multi_epochs_loader=config.run.use_multi_epochs_loader,
-        **random_options,
-        **_loader_options(config, input_config, machine),
-    )
+    """Create the training loader and the `mixup_fn` that the loop has to call (None where the loader mixes).
+
+    Raises:
+        DebiasError: options that timm's loaders refuse.
+    """
+    mixup_options = _mixup_options(config, num_classes)
+    options = _train_options(config, input_config) | _loader_options(config, input_config, machine)
+    try:
+        if config.naflex.naflex_loader:
+            patch_size = model.get_patch_size()
+            options['channels'] = input_config['input_size'][0]
+            return build_naflex_train_loader(config, dataset, patch_size, mixup_options, machine, **options), None
+        collate_fn = mixup_fn = None
+        if mixup_options and config.run.no_prefetcher:
+            mixup_fn = Mixup(**mixup_options)
+        elif mixup_options:
+            collate_fn = FastCollateMixup(**mixup_options)
+        if config.augment.aug_splits:
+            dataset = AugMixDataset(dataset, num_splits=config.augment.aug_splits)
+        loader = create_loader(
+            dataset,
+            input_size=input_config['input_size'],
+            collate_fn=collate_fn,
+            use_multi_epochs_loader=config.run.use_multi_epochs_loader,
+            **_size_options(config),
+            **options,
+        )
+    except (AssertionError, TypeError, ValueError) as error:
+        raise DebiasError(f'the training loader cannot be made: {" ".join(str(error).split())}') from error
     return loader, mixup_fn
 
 
-def build_eval_loader(config: TrainConfig, dataset: Any, input_config: dict[str, Any], machine: Machine) -> Any:
+def build_eval_loader(
+    config: TrainConfig, dataset: Any, model: Any, input_config: dict[str, Any], machine: Machine
+) -> Any:
     """Create a loader over `dataset` for validation."""
-    return create_loader(
-        dataset,
-        input_size=input_config['input_size'],
+    options: dict[str, Any] = dict(
         batch_size=config.model.validation_batch_size or config.model.batch_size,
         is_training=False,
         interpolation=input_config['interpolation'],
         num_workers=config.run.workers,
         crop_pct=input_config['crop_pct'],
         **_loader_options(config, input_config, machine),
+    )
+    if config.naflex.naflex_loader:
+        channels = input_config['input_size'][0]
+        return build_naflex_eval_loader(config, dataset, model.get_patch_size(), channels=channels, **options)
+    return create_loader(dataset, input_size=input_config['input_size'], **options)
+
+
+def _train_options(config: TrainConfig, input_config: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a training loader that timm's plain and NaFlex loaders share."""
+    augment = config.augment
+    no_random = augment.no_aug or not augment.train_interpolation
+    return dict(
+        batch_size=config.model.batch_size,
+        is_training=True,
+        no_aug=augment.no_aug,
+        re_prob=augment.reprob,
+        re_mode=augment.remode,
+        re_count=augment.recount,
+        re_split=augment.resplit,
+        train_crop_mode=augment.train_crop_mode,
+        scale=augment.scale,
+        ratio=augment.ratio,
+        hflip=augment.hflip,
+        vflip=augment.vflip,
+        color_jitter=augment.color_jitter,
+        color_jitter_prob=augment.color_jitter_prob,
+        grayscale_prob=augment.grayscale_prob,
+        gaussian_blur_prob=augment.gaussian_blur_prob,
+        auto_augment=augment.aa,
+        num_aug_repeats=augment.aug_repeats,
+        num_aug_splits=augment.aug_splits,
+        interpolation=input_config['interpolation'] if no_random else augment.train_interpolation,
+        num_workers=config.run.workers,
+        worker_seeding=config.run.worker_seeding,
+    )
+
+
+def _size_options(config: TrainConfig) -> dict[str, Any]:
+    """Return the options of `--train-img-sizes` and its kin, empty where it is not given."""
+    sizes = config.sizes
+    if sizes.train_img_sizes is None:
+        return {}
+    progressive = sizes.train_size_schedule == 'progressive'
+    return dict(
+        input_size_choices=sizes.train_img_sizes,
+        batch_size_choices=sizes.train_batch_sizes,
+        batch_choice_weights=sizes.train_size_probs,
+        batch_choice_seed=config.run.seed,
+        batch_choice_schedule=sizes.train_size_schedule,
+        batch_schedule_epochs=config.schedule.epochs if progressive else None,
+        batch_schedule_spread=sizes.train_size_schedule_spread,
+        batch_schedule_random_mix=sizes.train_size_random_mix,
+        num_batches=sizes.train_batches_per_epoch,
     )
 
 
@@ -164,7 +214,8 @@ def _loader_options(config: TrainConfig, input_config: dict[str, Any], machine: 
     )
 
 
-def _mixup_options(augment: AugmentConfig, num_classes: int) -> dict[str, Any]:
+def _mixup_options(config: TrainConfig, num_classes: int) -> dict[str, Any]:
+    augment = config.augment
     if not augment.mixup_active:
         return {}
     return dict(
@@ -176,4 +227,5 @@ def _mixup_options(augment: AugmentConfig, num_classes: int) -> dict[str, Any]:
         mode=augment.mixup_mode,
         label_smoothing=augment.smoothing,
         num_classes=num_classes,
+        multi_label=config.task.multilabel,
     )

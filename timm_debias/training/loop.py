@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.task import ClassificationTask
+from timm.task.task import TrainingTask
 from timm.utils import CheckpointSaver, NativeScaler, dispatch_clip_grad
 
+from .batches import batch_length, loss_scale
 from .config import TrainConfig
 from .machine import Machine
 
@@ -28,7 +29,7 @@ class Run:
 
     config: TrainConfig
     machine: Machine
-    task: ClassificationTask
+    task: TrainingTask
     loader: Any
     optimizer: torch.optim.Optimizer
     scheduler: Any = None
@@ -37,6 +38,7 @@ class Run:
     mixup_fn: Any = None
     saver: CheckpointSaver | None = None
     num_epochs: int = 0
+    mean_batch_size: float = 1.0
     on_log: Callable[[torch.Tensor, int, int], None] | None = None
     """Called as (images, epoch, update) whenever a line is logged, in the primary process."""
 
@@ -68,11 +70,14 @@ def train_one_epoch(run: Run, epoch: int) -> 'OrderedDict[str, float]':
         with nullcontext() if is_update else run.task.no_sync():
             with run.autocast():
                 result = run.task(images, target)
-            _backward(run, result['loss'] / group, is_update)
-        meters.update(result, len(images))
+            length = batch_length(images)
+            scale = loss_scale(run.config, length, run.mean_batch_size, run.machine)
+            _backward(run, result['loss'] * scale / group, is_update)
+        meters.update(result, length)
         if not is_update:
             continue
         run.optimizer.zero_grad()
+        _synchronize(run)
         updates = epoch * run.updates_per_epoch + update + 1
         run.task.update_ema(step=updates)
         if update % run.config.run.log_interval == 0 or update == run.updates_per_epoch - 1:
@@ -108,6 +113,13 @@ def _to_device(run: Run, images: torch.Tensor, target: torch.Tensor) -> tuple[to
     if run.config.model.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     return images, target
+
+
+def _synchronize(run: Run) -> None:
+    """Wait for the device, where `--synchronize-step` asks for it."""
+    device = run.machine.device.type
+    if run.config.device.synchronize_step and device in ('cuda', 'npu'):
+        getattr(torch, device).synchronize()
 
 
 def _backward(run: Run, loss: torch.Tensor, is_update: bool) -> None:

@@ -1,5 +1,7 @@
 """Where this process runs."""
 
+import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -22,6 +24,19 @@ class Machine:
     def is_primary(self) -> bool:
         """Whether this process writes logs and files."""
         return self.rank == 0
+
+
+def import_device_modules(names: Sequence[str] | None) -> None:
+    """Import the modules that make a device known to torch.
+
+    Raises:
+        DebiasError: one that cannot be imported.
+    """
+    for name in names or ():
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise DebiasError(f'--device-modules: {name} cannot be imported ({error})') from error
 
 
 def init_machine(device: str) -> Machine:

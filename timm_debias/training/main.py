@@ -14,7 +14,8 @@ from ..log import setup_logging
 from ..stylizers.registry import describe_stylizers
 from .checks import check_config
 from .config import TrainConfig
-from .machine import init_machine
+from .defaults import fill_defaults
+from .machine import import_device_modules, init_machine
 from .train import train
 
 
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_with_yaml(build_parser(), argv)
     args_text = yaml.safe_dump(vars(args), default_flow_style=False)
     config = config_from_args(args)
+    import_device_modules(config.device.device_modules)
     check_config(config)
     machine = init_machine(config.device.device)
     try:
@@ -53,6 +55,12 @@ def build_parser() -> Parser:
 
 
 def config_from_args(args: argparse.Namespace) -> TrainConfig:
-    """Sort the parsed flags into the configuration of each concern."""
+    """Sort the parsed flags into the configuration of each concern, and fill in what depends on others.
+
+    Raises:
+        DebiasError: two flags that name different losses or weights.
+    """
     hints = get_type_hints(TrainConfig)
-    return TrainConfig(**{field.name: config_from(hints[field.name], args) for field in fields(TrainConfig)})
+    return fill_defaults(
+        TrainConfig(**{field.name: config_from(hints[field.name], args) for field in fields(TrainConfig)})
+    )

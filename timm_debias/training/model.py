@@ -5,27 +5,32 @@ from typing import Any
 
 import torch
 from timm.data import resolve_data_config
-from timm.layers import convert_sync_batchnorm, set_fast_norm
-from timm.loss import create_classification_loss
+from timm.layers import convert_splitbn_model, convert_sync_batchnorm, set_fast_norm
 from timm.models import create_model
-from timm.task import ClassificationTask
+from timm.task import ClassificationTask, MultiLabelClassificationTask
+from timm.task.task import TrainingTask
+from timm.utils import set_jit_fuser
 from torch import nn
 
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError
 from ..task import create_debias_task
 from .config import ModelConfig, TrainConfig
+from .criterion import build_criterion
+from .distillation import build_distillation_task
 from .machine import Machine
 
 
 def build_model(config: TrainConfig, machine: Machine) -> Any:
     """Create the timm model, on its device, batch norms synchronised where asked for."""
     options, norm, augment = config.model, config.norm, config.augment
+    if options.fuser:
+        set_jit_fuser(options.fuser)
     if options.fast_norm:
         set_fast_norm()
-    overlay: dict[str, Any] = {}
+    overlay = dict(options.pretrained_cfg_overlay)
     if options.pretrained_path:
-        overlay['pretrained_cfg_overlay'] = dict(file=options.pretrained_path, num_classes=-1)
+        overlay |= dict(file=options.pretrained_path, num_classes=-1)
     try:
         model: Any = create_model(
             options.model,
@@ -38,8 +43,9 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
             global_pool=options.gp,
             bn_momentum=norm.bn_momentum,
             bn_eps=norm.bn_eps,
+            scriptable=options.torchscript,
             checkpoint_path=options.initial_checkpoint,
-            **overlay,
+            pretrained_cfg_overlay=overlay or None,
             **options.model_kwargs,
         )
     except (RuntimeError, TypeError, OSError, ValueError) as error:
@@ -47,6 +53,8 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
     _init_head(model, options)
     if options.grad_checkpointing:
         model.set_grad_checkpointing(enable=True)
+    if norm.split_bn:
+        model = convert_splitbn_model(model, max(augment.aug_splits, 2))
     model.to(device=machine.device, dtype=model_dtype(config))
     if options.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -101,18 +109,16 @@ def check_input_size(model: nn.Module, input_config: dict[str, Any], machine: Ma
 
 def build_task(
     config: TrainConfig, model: nn.Module, input_config: dict[str, Any], num_classes: int, machine: Machine
-) -> ClassificationTask:
-    """Create timm's classification task, or ours with `--debias`."""
-    augment = config.augment
-    criterion = create_classification_loss(
-        loss_type='bce' if augment.bce_loss else 'ce',
-        smoothing=augment.smoothing,
-        soft_targets=augment.mixup_active,
-        bce_target_thresh=augment.bce_target_thresh if augment.bce_loss else None,
-        bce_sum=augment.bce_sum and augment.bce_loss,
-        pos_weight=augment.bce_pos_weight if augment.bce_loss else None,
-    )
+) -> TrainingTask:
+    """Create the task of timm that the flags name, or ours with `--debias`; `--torchscript` scripts the model."""
+    criterion = build_criterion(config, num_classes)
+    if config.model.torchscript:
+        model = _script(config, model)
     common: dict[str, Any] = dict(device=machine.device, dtype=model_dtype(config), verbose=machine.is_primary)
+    if config.distill.kd_model_name is not None:
+        return build_distillation_task(config.distill, model, criterion, **common)
+    if config.task.multilabel:
+        return MultiLabelClassificationTask(model, criterion, threshold=config.task.multilabel_threshold, **common)
     if not config.debias.debias:
         return ClassificationTask(model, criterion, **common)
     return create_debias_task(
@@ -129,3 +135,11 @@ def build_task(
         generator=torch.Generator().manual_seed(config.run.seed + machine.rank),
         **common,
     )
+
+
+def _script(config: TrainConfig, model: nn.Module) -> nn.Module:
+    try:
+        return torch.jit.script(model)
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())[:300]
+        raise DebiasError(f'--torchscript: {config.model.model} cannot be scripted ({reason})') from error

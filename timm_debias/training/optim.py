@@ -17,19 +17,27 @@ from .machine import Machine
 _logger = logging.getLogger(__name__)
 
 
-def resolve_lr(config: TrainConfig, machine: Machine) -> TrainConfig:
-    """Return the configuration with `lr` worked out from the base rate where it is not given, as timm does."""
+def resolve_lr(config: TrainConfig, mean_batch_size: float, machine: Machine) -> TrainConfig:
+    """Return the configuration with `lr` worked out from the base rate where it is not given, as timm does.
+
+    Args:
+        config: What to train.
+        mean_batch_size: Mean number of images in the batch of a process.
+        machine: Where this process runs.
+    """
     schedule = config.schedule
     if schedule.lr:
         return config
-    batch_size = config.model.batch_size * machine.world_size * config.model.grad_accum_steps
+    batch_size = mean_batch_size * machine.world_size * config.model.grad_accum_steps
     ratio = batch_size / schedule.lr_base_size
     scale = schedule.lr_base_scale
     if not scale:
         scale = 'sqrt' if any(name in config.optimizer.opt.lower() for name in ('ada', 'lamb')) else 'linear'
     lr = schedule.lr_base * (ratio**0.5 if scale == 'sqrt' else ratio)
     if machine.is_primary:
-        _logger.info(f'Learning rate {lr:g} from base rate {schedule.lr_base:g}, batch {batch_size}, {scale} scaling.')
+        _logger.info(
+            f'Learning rate {lr:g} from base rate {schedule.lr_base:g}, batch {batch_size:g}, {scale} scaling.'
+        )
     return replace(config, schedule=replace(schedule, lr=lr))
 
 
@@ -47,9 +55,13 @@ def build_scheduler(
 ) -> tuple[Any, int]:
     """Create timm's schedule, moved to `start_epoch`, and return it with the number of epochs it asks for."""
     options = SimpleNamespace(**vars(config.schedule), seed=config.run.seed, eval_metric=config.run.eval_metric)
-    scheduler, num_epochs = create_scheduler_v2(
-        optimizer, **scheduler_kwargs(options), updates_per_epoch=updates_per_epoch
-    )
+    decreasing = config.run.eval_metric == 'loss' or not config.data.val_split
+    try:
+        scheduler, num_epochs = create_scheduler_v2(
+            optimizer, **scheduler_kwargs(options, decreasing_metric=decreasing), updates_per_epoch=updates_per_epoch
+        )
+    except (AssertionError, ValueError) as error:
+        raise DebiasError(f'--sched {config.schedule.sched}: {" ".join(str(error).split())}') from error
     if scheduler is None or start_epoch == 0:
         return scheduler, num_epochs
     if config.schedule.sched_on_updates:
@@ -57,3 +69,16 @@ def build_scheduler(
     else:
         scheduler.step(start_epoch)
     return scheduler, num_epochs
+
+
+def last_epoch(config: TrainConfig, num_epochs: int) -> int:
+    """Return after how many epochs to stop: `--stop-epoch`, or all `num_epochs` of the schedule.
+
+    Raises:
+        DebiasError: `--stop-epoch` or `--save-epochs` beyond the schedule.
+    """
+    stop, milestones = config.schedule.stop_epoch, config.run.save_epochs or []
+    for flag, epoch in (('--stop-epoch', stop), ('--save-epochs', max(milestones, default=None))):
+        if epoch is not None and epoch > num_epochs:
+            raise DebiasError(f'{flag} is {epoch} and the schedule has {num_epochs} epochs')
+    return num_epochs if stop is None else stop

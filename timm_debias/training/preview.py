@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from timm.task import ClassificationTask
+from timm.task.task import TrainingTask
 from torchvision.utils import save_image
 
 from ..files import atomic_path
@@ -14,7 +14,7 @@ MAX_ROWS = 8
 
 
 @torch.no_grad()
-def save_preview(task: ClassificationTask, folder: Path, images: torch.Tensor, epoch: int, update: int) -> None:
+def save_preview(task: TrainingTask, folder: Path, images: torch.Tensor, epoch: int, update: int) -> None:
     """Write pictures of a training batch, those of the epoch before overwritten.
 
     `train-batch-<update>.jpg` holds the batch as timm's train.py shows it; with a debiased task,

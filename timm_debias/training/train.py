@@ -12,21 +12,25 @@ from typing import Any
 
 import torch
 from timm.models import safe_model_name
-from timm.task import ClassificationTask
+from timm.task import evaluation_sample_limit
+from timm.task.task import TrainingTask
 from timm.utils import CheckpointSaver, NativeScaler, distribute_bn, random_seed, update_summary
 
 from ..data.factory import SHAPES_TEXTURES, create_dataset
 from ..errors import DebiasError
 from ..files import write_text
 from ..validation.evaluate import evaluate, evaluate_conflict
-from .checkpoint import resume, resume_ema
+from .batches import mean_batch_size
+from .checkpoint import DEFAULT_OUTPUT, resolve_resume, resume, resume_ema
 from .config import TrainConfig
 from .data import build_datasets, build_eval_loader, build_train_loader, check_labels, register_augmentations
 from .loop import Run, train_one_epoch
 from .machine import Machine
 from .model import build_model, build_task, check_input_size, resolve_input
-from .optim import build_optimizer, build_scheduler, resolve_lr
+from .naflex import check_naflex_model
+from .optim import build_optimizer, build_scheduler, last_epoch, resolve_lr
 from .preview import save_preview
+from .trackers import start_trackers
 
 _logger = logging.getLogger(__name__)
 
@@ -43,29 +47,35 @@ def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine
         machine: Where this process runs.
     """
     random_seed(config.run.seed, machine.rank)
+    config = resolve_resume(config)
     model = build_model(config, machine)
     input_config = resolve_input(config, model, verbose=machine.is_primary)
     check_input_size(model, input_config, machine)
+    check_naflex_model(config, model)
     num_classes = config.model.num_classes or model.num_classes
-    train_set, val_set = build_datasets(config, input_config)
+    train_set, val_set = build_datasets(config, input_config, num_classes)
     check_labels(config, train_set, num_classes, machine)
     register_augmentations(config, train_set, input_config)
-    loader, mixup_fn = build_train_loader(config, train_set, input_config, num_classes, machine)
-    eval_loaders = _eval_loaders(config, val_set, input_config, machine)
-    config = resolve_lr(config, machine)
+    loader, mixup_fn = build_train_loader(config, train_set, model, input_config, num_classes, machine)
+    eval_loaders = _eval_loaders(config, val_set, model, input_config, machine)
+    batch_size = mean_batch_size(config, loader)
+    config = resolve_lr(config, batch_size, machine)
 
     task = build_task(config, model, input_config, num_classes, machine)
-    optimizer = build_optimizer(config, model)
+    optimizer = build_optimizer(config, task.get_trainable_module() or model)
     autocast, scaler = _mixed_precision(config, machine)
     run_dir = _run_dir(config, input_config) if machine.is_primary else None
     start_epoch = resume(config, task, optimizer, scaler, machine)
     _prepare(config, task, machine)
 
     run = Run(config, machine, task, loader, optimizer, scaler=scaler, autocast=autocast, mixup_fn=mixup_fn)
-    run.scheduler, run.num_epochs = build_scheduler(config, optimizer, run.updates_per_epoch, start_epoch)
+    run.mean_batch_size = batch_size
+    run.scheduler, num_epochs = build_scheduler(config, optimizer, run.updates_per_epoch, start_epoch)
+    run.num_epochs = last_epoch(config, num_epochs)
     if run_dir is not None:
         run.saver = _saver(config, args, task, optimizer, scaler, run_dir)
         write_text(run_dir / 'args.yaml', args_text)
+        start_trackers(config, args, run_dir.name)
         if config.run.save_images:
             run.on_log = partial(save_preview, task, run_dir)
     results = _train_epochs(run, eval_loaders, start_epoch, run_dir)
@@ -81,7 +91,8 @@ def _train_epochs(run: Run, eval_loaders: dict[str, Any], start_epoch: int, run_
             train_metrics = train_one_epoch(run, epoch)
             if run.machine.distributed and config.norm.dist_bn and not config.norm.sync_bn:
                 distribute_bn(run.model, run.machine.world_size, config.norm.dist_bn == 'reduce')
-            if (epoch + 1) % config.run.val_interval and epoch + 1 != run.num_epochs:
+            is_milestone = epoch + 1 in (config.run.save_epochs or ())
+            if (epoch + 1) % config.run.val_interval and epoch + 1 != run.num_epochs and not is_milestone:
                 if run.scheduler is not None:
                     run.scheduler.step(epoch + 1, metric=None)
                 continue
@@ -90,6 +101,8 @@ def _train_epochs(run: Run, eval_loaders: dict[str, Any], start_epoch: int, run_
             metric = latest[_eval_metric(config)]
             if run_dir is not None:
                 _save_epoch(run, epoch, train_metrics, eval_metrics, metric, run_dir)
+                if is_milestone and run.saver is not None:
+                    run.saver.save_milestone(epoch + 1)
             if run.scheduler is not None:
                 run.scheduler.step(epoch + 1, metric)
             results.append(
@@ -104,14 +117,16 @@ def _eval_metric(config: TrainConfig) -> str:
     return config.run.eval_metric if config.data.val_split else 'loss'
 
 
-def _eval_loaders(config: TrainConfig, val_set: Any, input_config: dict[str, Any], machine: Machine) -> dict[str, Any]:
+def _eval_loaders(
+    config: TrainConfig, val_set: Any, model: Any, input_config: dict[str, Any], machine: Machine
+) -> dict[str, Any]:
     """Return the loaders of `validation` and, for `shapes_textures`, of its `conflict` images."""
     if val_set is None:
         return {}
-    loaders = {'validation': build_eval_loader(config, val_set, input_config, machine)}
+    loaders = {'validation': build_eval_loader(config, val_set, model, input_config, machine)}
     if config.data.dataset == SHAPES_TEXTURES:
         conflict = create_dataset(SHAPES_TEXTURES, None, 'conflict', input_config['input_size'][-1])
-        loaders['conflict'] = build_eval_loader(config, conflict, input_config, machine)
+        loaders['conflict'] = build_eval_loader(config, conflict, model, input_config, machine)
     return loaders
 
 
@@ -138,7 +153,10 @@ def _validate_model(run: Run, loaders: dict[str, Any], model: Any, name: str) ->
     )
     device = run.machine.device
     log_interval = run.config.run.log_interval if run.machine.is_primary else 0
-    metrics: Metrics = evaluate(model, loaders['validation'], device, log_interval=log_interval, name=name, **options)
+    evaluator = run.task.create_evaluator(max_samples=evaluation_sample_limit(loaders['validation']))
+    metrics: Metrics = evaluate(
+        model, loaders['validation'], device, evaluator=evaluator, log_interval=log_interval, name=name, **options
+    )
     if 'conflict' in loaders:
         metrics.update(evaluate_conflict(model, loaders['conflict'], device, **options))
     return metrics
@@ -154,7 +172,7 @@ def _mixed_precision(config: TrainConfig, machine: Machine) -> tuple[Any, Native
     return autocast, NativeScaler(device=machine.device.type) if needs_scaler else None
 
 
-def _prepare(config: TrainConfig, task: ClassificationTask, machine: Machine) -> None:
+def _prepare(config: TrainConfig, task: TrainingTask, machine: Machine) -> None:
     """Set up the moving average, compile, and wrap for several processes, in the order timm needs."""
     if config.ema.model_ema:
         device = torch.device('cpu') if config.ema.model_ema_force_cpu else None
@@ -165,7 +183,7 @@ def _prepare(config: TrainConfig, task: ClassificationTask, machine: Machine) ->
         task.compile_ema(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
     if machine.distributed:
         # Validation goes past DDP, whose forward talks to other processes.
-        task.eval_model = task.trainable_module
+        task.eval_model = task.get_eval_model()  # type: ignore[assignment]
         device_ids = None if machine.device.type == 'cpu' else [machine.device]
         task.prepare_distributed(device_ids=device_ids, broadcast_buffers=not config.device.no_ddp_bb)
 
@@ -178,7 +196,7 @@ def _run_dir(config: TrainConfig, input_config: dict[str, Any]) -> Path:
             str(input_config['input_size'][-1]),
         ]
     )
-    run_dir = Path(config.run.output or './output/train') / name
+    run_dir = Path(config.run.output or DEFAULT_OUTPUT) / name
     if (run_dir / 'last.pth.tar').exists() and not config.model.resume:
         raise DebiasError(
             f'{run_dir} holds a run already: choose another --experiment, or go on with '
@@ -194,7 +212,7 @@ def _run_dir(config: TrainConfig, input_config: dict[str, Any]) -> Path:
 def _saver(
     config: TrainConfig,
     args: argparse.Namespace,
-    task: ClassificationTask,
+    task: TrainingTask,
     optimizer: torch.optim.Optimizer,
     scaler: NativeScaler | None,
     run_dir: Path,
@@ -220,7 +238,12 @@ def _save_epoch(
 ) -> None:
     rates = [group['lr'] for group in run.optimizer.param_groups]
     update_summary(
-        epoch, train_metrics, eval_metrics, filename=str(run_dir / 'summary.csv'), lr=sum(rates) / len(rates)
+        epoch,
+        train_metrics,
+        eval_metrics,
+        filename=str(run_dir / 'summary.csv'),
+        lr=sum(rates) / len(rates),
+        log_wandb=run.config.run.log_wandb,
     )
     assert run.saver is not None
     run.saver.save_checkpoint(epoch, metric=metric)

@@ -26,6 +26,7 @@ def evaluate(
     distributed: bool = False,
     log_interval: int = 0,
     name: str = 'Test',
+    evaluator: ClassificationEvaluator | None = None,
 ) -> 'OrderedDict[str, float]':
     """Return `loss`, `top1` and `top5` (percent) of `model` over `loader`, each image counted once.
 
@@ -38,8 +39,10 @@ def evaluate(
         distributed: Sum over the processes of the run.
         log_interval: Batches between two lines of the log; 0 for none.
         name: What the lines of the log start with.
+        evaluator: A fresh one of timm that measures something else.
     """
-    evaluator = ClassificationEvaluator(device, max_samples=evaluation_sample_limit(loader))
+    if evaluator is None:
+        evaluator = ClassificationEvaluator(device, max_samples=evaluation_sample_limit(loader))
     start = time.monotonic()
     for batch, (logits, target) in enumerate(predict(model, loader, device, autocast, channels_last)):
         evaluator.update(logits, target)
@@ -47,9 +50,10 @@ def evaluate(
         if log_interval and (batch % log_interval == 0 or last):
             so_far = evaluator.summary()
             rate = evaluator.num_samples / (time.monotonic() - start)
+            accuracies = f'Acc@1: {so_far["top1"]:>7.3f}  Acc@5: {so_far["top5"]:>7.3f}  ' if 'top1' in so_far else ''
             _logger.info(
-                f'{name}: [{batch:>4d}/{len(loader) - 1}]  Loss: {so_far["loss"]:>6.3f}  '
-                f'Acc@1: {so_far["top1"]:>7.3f}  Acc@5: {so_far["top5"]:>7.3f}  {rate:>7.1f} images/s'
+                f'{name}: [{batch:>4d}/{len(loader) - 1}]  Loss: {so_far["loss"]:>6.3f}  {accuracies}'
+                f'{rate:>7.1f} images/s'
             )
     return evaluator.compute(distributed=distributed)
 
@@ -99,9 +103,11 @@ def predict(
     model.eval()
     dtype = next(model.parameters()).dtype
     for images, target in loader:
-        images, target = images.to(device=device, dtype=dtype), target.to(device)
+        target = target.to(device)
+        if not isinstance(images, dict):  # Those of a NaFlex loader are where they belong.
+            images = images.to(device=device, dtype=dtype)
         if channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with autocast or nullcontext():
             logits = model(images)
-        yield logits, target
+        yield logits[0] if isinstance(logits, (tuple, list)) else logits, target

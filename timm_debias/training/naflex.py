@@ -1,0 +1,70 @@
+"""NaFlex loaders: images of their own aspect ratio, as sequences of patches."""
+
+from typing import Any
+
+from timm.data import NaFlexMixup, create_naflex_loader
+from torch import nn
+
+from ..errors import DebiasError
+from .config import TrainConfig
+from .machine import Machine
+
+
+def check_naflex_model(config: TrainConfig, model: nn.Module) -> None:
+    """Raise `DebiasError` where `--naflex-loader` meets a model that takes images only."""
+    if config.naflex.naflex_loader and not hasattr(model, 'get_patch_size'):
+        raise DebiasError(
+            f'--naflex-loader needs a model that takes patches, such as naflexvit_base_patch16_gap, and '
+            f'{config.model.model} takes images'
+        )
+
+
+def build_naflex_train_loader(
+    config: TrainConfig,
+    dataset: Any,
+    patch_size: tuple[int, int],
+    mixup_options: dict[str, Any],
+    machine: Machine,
+    **options: Any,
+) -> Any:
+    """Create the training loader, which draws a sequence length for each batch and mixes where asked to.
+
+    Args:
+        config: What to train.
+        dataset: Training set, not an iterable one.
+        patch_size: The model's.
+        mixup_options: Those of timm's `Mixup`, empty for none.
+        machine: Where this process runs.
+        options: Those that `timm.data.create_loader` and `create_naflex_loader` share.
+    """
+    naflex = config.naflex
+    mixup_fn = None
+    if mixup_options:
+        kept = {name: value for name, value in mixup_options.items() if name not in ('mode', 'cutmix_minmax')}
+        mixup_fn = NaFlexMixup(mixup_off_epoch=config.augment.mixup_off_epoch, **kept)
+    patches: dict[str, Any] = dict(patch_size=patch_size)
+    if naflex.naflex_patch_sizes:
+        patches = dict(
+            patch_size_choices=naflex.naflex_patch_sizes, patch_size_choice_probs=naflex.naflex_patch_size_probs
+        )
+    return create_naflex_loader(
+        dataset,
+        train_seq_lens=tuple(naflex.naflex_train_seq_lens),
+        mixup_fn=mixup_fn,
+        rank=machine.rank,
+        world_size=machine.world_size,
+        patchify_channels_last=not naflex.naflex_patchify_channels_first,
+        **patches,
+        **options,
+    )
+
+
+def build_naflex_eval_loader(config: TrainConfig, dataset: Any, patch_size: tuple[int, int], **options: Any) -> Any:
+    """Create the loader of validation, with sequences of one length; arguments as in `build_naflex_train_loader`."""
+    return create_naflex_loader(
+        dataset,
+        patch_size=patch_size,
+        max_seq_len=config.naflex.naflex_max_seq_len,
+        patchify_channels_last=not config.naflex.naflex_patchify_channels_first,
+        **options,
+    )
