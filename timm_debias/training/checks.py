@@ -9,7 +9,7 @@ from ..checks import check_device, check_model_name
 from ..errors import DebiasError, did_you_mean
 from ..registration import uses_stylize
 from ..stylizers import list_stylizers
-from .combinations import check_combinations
+from .combinations import check_combinations, refuse_with_debias
 from .config import DebiasConfig, TrainConfig
 from .criterion import build_criterion
 from .trackers import check_trackers
@@ -29,10 +29,16 @@ def check_config(config: TrainConfig) -> None:
     _check_names(config)
     _check_files(config)
     _check_numbers(config)
-    if config.debias.debias:
-        _check_debias(config)
-    else:
+    check_debias(config)
+
+
+def check_debias(config: TrainConfig) -> None:
+    """Raise `DebiasError` for the first flag of `--debias` that is wrong, or does not go with it."""
+    if not config.debias.debias:
         _check_no_debias_flags(config)
+        return
+    refuse_with_debias(config)
+    _check_debias(config)
 
 
 def _check_names(config: TrainConfig) -> None:

@@ -66,8 +66,6 @@ _REFUSED_WITH_NAFLEX: dict[str, tuple[Callable[[TrainConfig], Any], str]] = {
 
 def check_combinations(config: TrainConfig) -> None:
     """Raise `DebiasError` for the first flags that contradict each other, and warn of those without effect."""
-    if config.debias.debias:
-        _refuse(config, '--debias', REFUSED_WITH_DEBIAS)
     if config.naflex.naflex_loader:
         _refuse(config, '--naflex-loader', _REFUSED_WITH_NAFLEX)
     _check_splits(config)
@@ -77,6 +75,11 @@ def check_combinations(config: TrainConfig) -> None:
     _check_epochs(config)
     _check_machine(config)
     _warn_without_effect(config)
+
+
+def refuse_with_debias(config: TrainConfig) -> None:
+    """Raise `DebiasError` for the first flag that does not go with `--debias`."""
+    _refuse(config, '--debias', REFUSED_WITH_DEBIAS)
 
 
 def _refuse(config: TrainConfig, switch: str, table: dict[str, tuple[Callable[[TrainConfig], Any], str]]) -> None:

@@ -17,7 +17,7 @@ from ..stylizers import create_stylizer
 from .config import TrainConfig
 from .machine import Machine
 from .model import model_dtype
-from .naflex import build_naflex_eval_loader, build_naflex_train_loader
+from .naflex import build_naflex_eval_loader, build_naflex_train_loader, naflex_patch_size
 
 _logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def build_train_loader(
     options = _train_options(config, input_config) | _loader_options(config, input_config, machine)
     try:
         if config.naflex.naflex_loader:
-            patch_size = model.get_patch_size()
+            patch_size = naflex_patch_size(model)
             options['channels'] = input_config['input_size'][0]
             return build_naflex_train_loader(config, dataset, patch_size, mixup_options, machine, **options), None
         collate_fn = mixup_fn = None
@@ -149,7 +149,7 @@ def build_eval_loader(
     )
     if config.naflex.naflex_loader:
         channels = input_config['input_size'][0]
-        return build_naflex_eval_loader(config, dataset, model.get_patch_size(), channels=channels, **options)
+        return build_naflex_eval_loader(config, dataset, naflex_patch_size(model), channels=channels, **options)
     return create_loader(dataset, input_size=input_config['input_size'], **options)
 
 

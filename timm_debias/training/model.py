@@ -140,6 +140,6 @@ def build_task(
 def _script(config: TrainConfig, model: nn.Module) -> nn.Module:
     try:
         return torch.jit.script(model)
-    except RuntimeError as error:
+    except Exception as error:  # The compiler raises almost anything on what it cannot compile.
         reason = ' '.join(str(error).split())[:300]
         raise DebiasError(f'--torchscript: {config.model.model} cannot be scripted ({reason})') from error

@@ -10,13 +10,18 @@ from .config import TrainConfig
 from .machine import Machine
 
 
-def check_naflex_model(config: TrainConfig, model: nn.Module) -> None:
-    """Raise `DebiasError` where `--naflex-loader` meets a model that takes images only."""
-    if config.naflex.naflex_loader and not hasattr(model, 'get_patch_size'):
+def naflex_patch_size(model: nn.Module) -> tuple[int, int]:
+    """Return the patch size of a NaFlex model.
+
+    Raises:
+        DebiasError: a model that takes images only.
+    """
+    if not hasattr(model, 'get_patch_size'):
         raise DebiasError(
             f'--naflex-loader needs a model that takes patches, such as naflexvit_base_patch16_gap, and '
-            f'{config.model.model} takes images'
+            f'{type(model).__name__} takes images'
         )
+    return model.get_patch_size()  # type: ignore[operator]
 
 
 def build_naflex_train_loader(

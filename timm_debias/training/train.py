@@ -27,7 +27,6 @@ from .data import build_datasets, build_eval_loader, build_train_loader, check_l
 from .loop import Run, train_one_epoch
 from .machine import Machine
 from .model import build_model, build_task, check_input_size, resolve_input
-from .naflex import check_naflex_model
 from .optim import build_optimizer, build_scheduler, last_epoch, resolve_lr
 from .preview import save_preview
 from .trackers import start_trackers
@@ -51,7 +50,6 @@ def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine
     model = build_model(config, machine)
     input_config = resolve_input(config, model, verbose=machine.is_primary)
     check_input_size(model, input_config, machine)
-    check_naflex_model(config, model)
     num_classes = config.model.num_classes or model.num_classes
     train_set, val_set = build_datasets(config, input_config, num_classes)
     check_labels(config, train_set, num_classes, machine)

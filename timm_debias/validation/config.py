@@ -22,15 +22,22 @@ class ValidateDataConfig:
     input_img_mode: str | None = flag(None, 'image mode that inputs are converted to')
     target_key: str | None = flag(None, 'data set key of target labels')
     dataset_trust_remote_code: bool = flag(False, 'let Hugging Face data sets execute code of their repository')
+    tf_preprocessing: bool = flag(False, 'preprocess as TensorFlow does, by TensorFlow')
+    real_labels: str = flag('', 'JSON of labels by ImageNet ReaL, which then count', metavar='FILENAME')
+    valid_labels: str = flag('', 'text file of class indices, to decide among these alone', metavar='FILENAME')
+    naflex_loader: bool = flag(False, 'give a NaFlex model images of their own aspect ratio')
+    naflex_max_seq_len: int = flag(576, 'sequence length of --naflex-loader')
 
 
 @dataclass(frozen=True)
 class ValidateModelConfig:
     """Model parameters"""
 
-    model: str = flag('dpn92', 'name of the timm model', '--model', '-m', metavar='NAME')
+    model: str = flag(
+        'dpn92', 'name of the timm model; a wildcard, all, or a file of names for many', '--model', '-m', metavar='NAME'
+    )
     pretrained: bool = flag(False, 'use pretrained weights; the default without --checkpoint')
-    checkpoint: str = flag('', 'checkpoint to measure', metavar='PATH')
+    checkpoint: str = flag('', 'checkpoint to measure, or a folder of them', metavar='PATH')
     use_ema: bool = flag(False, 'use the moving average of the checkpoint')
     num_classes: int | None = flag(None, "number of classes, the model's default if not given", type=int)
     gp: str | None = flag(None, "global pooling; the model's default if not given", metavar='POOL')
@@ -44,9 +51,13 @@ class ValidateModelConfig:
     mean: list[float] | None = flag(None, 'mean pixel value of the data set', nargs='+', type=float)
     std: list[float] | None = flag(None, 'standard deviation of the data set', nargs='+', type=float)
     interpolation: str = flag('', 'interpolation of image resizing', metavar='NAME')
+    test_pool: bool = flag(False, 'pool at the size of training where the input is larger, and average the outputs')
+    fuser: str = flag('', 'fuser of --torchscript', choices=['', 'te', 'old', 'legacy', 'nvfuser', 'nvf'])
     fast_norm: bool = flag(False, 'experimental fast normalisation layers')
     reparam: bool = flag(False, 'reparameterise the model')
     model_kwargs: dict = flag({}, 'keyword arguments for the model, key=value', nargs='*', action=ParseKwargs)
+    torchscript: bool = flag(False, 'compile with torch.jit.script')
+    aot_autograd: bool = flag(False, 'compile with functorch.compile.memory_efficient_fusion')
     torchcompile: str | None = flag(None, 'compile with this backend', nargs='?', type=str, const='inductor')
     torchcompile_mode: str | None = flag(None, 'mode of torch.compile')
 
@@ -58,6 +69,7 @@ class ValidateRunConfig:
     workers: int = flag(4, 'data loading processes', '-j', '--workers', metavar='N')
     batch_size: int = flag(256, 'images in a batch', '-b', '--batch-size', metavar='N')
     log_freq: int = flag(10, 'batches between two lines of the log', metavar='N')
+    num_gpu: int = flag(1, 'GPUs to share each batch', metavar='N')
     no_prefetcher: bool = flag(False, 'switch the prefetcher off')
     pin_mem: bool = flag(False, 'pin memory for the transfer to the GPU')
     channels_last: bool = flag(False, 'use channels_last memory layout')
@@ -67,6 +79,9 @@ class ValidateRunConfig:
     model_dtype: str | None = flag(None, 'dtype of the model', choices=['float32', 'float16', 'bfloat16'])
     retry: bool = flag(False, 'halve the batch where memory runs out, and try again; always on with --models')
     seed: int = flag(42, 'random seed', metavar='S')
+    metrics_avg: str | None = flag(
+        None, 'also precision, recall and F1, averaged so over the classes', choices=['micro', 'macro', 'weighted']
+    )
     results_file: str = flag('', 'file for the results', metavar='FILENAME')
     results_format: str = flag('csv', 'format of --results-file', choices=['csv', 'json'])
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,6 +16,9 @@ from ..metrics import shape_bias
 
 _logger = logging.getLogger(__name__)
 
+Observer = Callable[[torch.Tensor, torch.Tensor], None]
+"""Called with logits [B, classes] and targets [B]."""
+
 
 def evaluate(
     model: nn.Module,
@@ -27,6 +30,8 @@ def evaluate(
     log_interval: int = 0,
     name: str = 'Test',
     evaluator: ClassificationEvaluator | None = None,
+    columns: torch.Tensor | None = None,
+    observers: Sequence[Observer] = (),
 ) -> 'OrderedDict[str, float]':
     """Return `loss`, `top1` and `top5` (percent) of `model` over `loader`, each image counted once.
 
@@ -40,12 +45,18 @@ def evaluate(
         log_interval: Batches between two lines of the log; 0 for none.
         name: What the lines of the log start with.
         evaluator: A fresh one of timm that measures something else.
+        columns: Indices of the logits that count, all where None.
+        observers: Called with the logits and targets of each batch.
     """
     if evaluator is None:
         evaluator = ClassificationEvaluator(device, max_samples=evaluation_sample_limit(loader))
     start = time.monotonic()
     for batch, (logits, target) in enumerate(predict(model, loader, device, autocast, channels_last)):
+        if columns is not None:
+            logits = logits[:, columns]
         evaluator.update(logits, target)
+        for observer in observers:
+            observer(logits, target)
         last = batch == len(loader) - 1
         if log_interval and (batch % log_interval == 0 or last):
             so_far = evaluator.summary()

@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
 import torch
-from timm.data import create_loader
+from timm.data import create_loader, create_naflex_loader
 from timm.utils import random_seed
 
 from ..checks import check_device
@@ -22,13 +22,17 @@ from ..files import atomic_path
 from ..flags import Parser, add_flags, config_from
 from ..log import setup_logging
 from ..training.machine import Machine, init_machine
+from ..training.naflex import naflex_patch_size
 from .benchmarks import format_benchmarks
 from .bulk import run_bulk
 from .bulk_tables import format_models
+from .combinations import check_combinations
 from .config import ValidateConfig
 from .evaluate import evaluate, evaluate_conflict
+from .labels import AveragedMetrics, RealLabels, read_valid_labels
+from .many import names_many, validate_many
 from .memory import BatchTooLargeError, halve, is_out_of_memory
-from .model import autocast, build_model, check_model, prepare_model, resolve_input
+from .model import autocast, build_model, check_model, pool_at_test, prepare_model, resolve_input
 from .ranks import agree
 from .selection import check_suite
 from .suite import run_suite
@@ -74,8 +78,10 @@ def _run(config: ValidateConfig, machine: Machine) -> int:
     agree(machine, lambda: check_config(config))
     results: Any
     failed: list[str] = []
+    total = 0
     if config.suite.models:
         results = run_bulk(config, machine)
+        total = len(results)
         failed = [model['folder'] for model in results if 'error' in model]
         _logger.info(format_models(results))
     elif config.suite.benchmarks:
@@ -84,14 +90,19 @@ def _run(config: ValidateConfig, machine: Machine) -> int:
     else:
         if machine.distributed:
             raise DebiasError('a data set of your own is measured by one process: start without torchrun')
-        results = _validate(config)
-        log_results(results)
+        if names_many(config.model):
+            results, failed = validate_many(config, _validate)
+            total = len(results) + len(failed)
+        else:
+            results = _validate(config)
+        for row in results if isinstance(results, list) else [results]:
+            log_results(row)
     if config.run.results_file:
         write_results(config.run.results_file, results, config.run.results_format)
     if machine.is_primary:
         print(f'--result\n{json.dumps(results, indent=4)}', flush=True)
     if failed:
-        _logger.warning(f'{len(failed)} of {len(results)} models failed: {", ".join(failed)}')
+        _logger.warning(f'{len(failed)} of {total} models failed: {", ".join(failed)}')
     return 1 if failed else 0
 
 
@@ -124,12 +135,18 @@ def build_parser() -> Parser:
 
 def check_config(config: ValidateConfig) -> None:
     """Raise `DebiasError` for the first flag that is wrong."""
-    if not config.suite.models:
+    if not config.suite.models and not names_many(config.model):
         check_model(config.model)
-    if config.data.class_map and not os.path.isfile(config.data.class_map):
-        raise DebiasError(f"--class-map '{config.data.class_map}': no such file")
+    for flag, path in (
+        ('--class-map', config.data.class_map),
+        ('--real-labels', config.data.real_labels),
+        ('--valid-labels', config.data.valid_labels),
+    ):
+        if path and not os.path.isfile(path):
+            raise DebiasError(f"{flag} '{path}': no such file")
     if config.run.batch_size < 1:
         raise DebiasError(f'--batch-size is {config.run.batch_size}; expected at least 1')
+    check_combinations(config)
     folder = os.path.dirname(config.run.results_file)
     if folder and not os.path.isdir(folder):
         raise DebiasError(f"--results-file '{config.run.results_file}': no such folder")
@@ -143,7 +160,11 @@ def validate(config: ValidateConfig) -> Results:
     model: Any = build_model(config)
     param_count = sum(parameter.numel() for parameter in model.parameters())
     input_config = resolve_input(config, model)
-    loaders = {split: _loader(config, input_config, split, model.num_classes) for split in _splits(config)}
+    columns = read_valid_labels(config.data.valid_labels, model.num_classes)
+    num_classes = model.num_classes if columns is None else len(columns)
+    patch_size = naflex_patch_size(model) if config.data.naflex_loader else None
+    model, input_config = pool_at_test(config, model, input_config)
+    loaders = {split: _loader(config, input_config, split, num_classes, patch_size) for split in _splits(config)}
     model = prepare_model(config, model)
     context = autocast(config)
     metrics: dict[str, Any] = {}
@@ -151,8 +172,32 @@ def validate(config: ValidateConfig) -> Results:
         if is_conflict(config, split):
             metrics.update(evaluate_conflict(model, loader, device, context, run.channels_last))
         else:
-            metrics.update(evaluate(model, loader, device, context, run.channels_last, log_interval=run.log_freq))
+            observers = _observers(config, loader)
+            metrics.update(
+                evaluate(
+                    model,
+                    loader,
+                    device,
+                    context,
+                    run.channels_last,
+                    log_interval=run.log_freq,
+                    columns=columns,
+                    observers=observers,
+                )
+            )
+            for observer in observers:
+                metrics.update(observer.metrics())
     return _row(config, metrics, input_config, param_count)
+
+
+def _observers(config: ValidateConfig, loader: Any) -> list[Any]:
+    """Return what measures more than top-1 and top-5, or these by other labels."""
+    observers: list[Any] = []
+    if config.data.real_labels:
+        observers.append(RealLabels(config.data.real_labels, loader.dataset.filenames(basename=True)))
+    if config.run.metrics_avg:
+        observers.append(AveragedMetrics(config.run.metrics_avg))
+    return observers
 
 
 def is_conflict(config: ValidateConfig, split: str) -> bool:
@@ -166,7 +211,13 @@ def _splits(config: ValidateConfig) -> list[str]:
     return [split, 'conflict'] if config.data.dataset == SHAPES_TEXTURES and split == 'validation' else [split]
 
 
-def _loader(config: ValidateConfig, input_config: dict[str, Any], split: str, num_classes: int) -> Any:
+def _loader(
+    config: ValidateConfig,
+    input_config: dict[str, Any],
+    split: str,
+    num_classes: int,
+    patch_size: tuple[int, int] | None,
+) -> Any:
     data, run = config.data, config.run
     dataset: Any = create_dataset(
         data.dataset,
@@ -181,14 +232,13 @@ def _loader(config: ValidateConfig, input_config: dict[str, Any], split: str, nu
         target_key=data.target_key,
         trust_remote_code=data.dataset_trust_remote_code,
         seed=run.seed,
+        load_bytes=data.tf_preprocessing,
     )
     check_image_folder(dataset)
     names = class_names(dataset)
     if names is not None and len(names) > num_classes:
         raise DebiasError(f'the data has {len(names)} classes and the model {num_classes}: see --num-classes')
-    return create_loader(
-        dataset,
-        input_size=input_config['input_size'],
+    options: dict[str, Any] = dict(
         batch_size=run.batch_size,
         use_prefetcher=not run.no_prefetcher,
         interpolation=input_config['interpolation'],
@@ -202,6 +252,12 @@ def _loader(config: ValidateConfig, input_config: dict[str, Any], split: str, nu
         device=torch.device(run.device),
         img_dtype=getattr(torch, run.model_dtype) if run.model_dtype else torch.float32,
     )
+    input_size = input_config['input_size']
+    if patch_size is not None:
+        return create_naflex_loader(
+            dataset, patch_size=patch_size, max_seq_len=data.naflex_max_seq_len, channels=input_size[0], **options
+        )
+    return create_loader(dataset, input_size=input_size, tf_preprocessing=data.tf_preprocessing, **options)
 
 
 def _row(config: ValidateConfig, metrics: dict[str, Any], input_config: dict[str, Any], param_count: int) -> Results:
@@ -210,6 +266,8 @@ def _row(config: ValidateConfig, metrics: dict[str, Any], input_config: dict[str
         if name in metrics:
             row[name] = round(metrics[name], 4)
             row[f'{name}_err'] = round(100 - metrics[name], 4)
+    average = config.run.metrics_avg
+    row.update({name: round(value, 4) for name, value in metrics.items() if average and name.startswith(average)})
     row['param_count'] = round(param_count / 1e6, 2)
     row['img_size'] = input_config['input_size'][-1]
     row['crop_pct'] = input_config['crop_pct']
@@ -222,8 +280,11 @@ def _row(config: ValidateConfig, metrics: dict[str, Any], input_config: dict[str
 
 def log_results(results: Results) -> None:
     """Write a row of results to the log, in words."""
+    averaged = {name: value for name, value in results.items() if name.endswith(('precision', 'recall', 'f1_score'))}
     if 'top1' in results:
         _logger.info(' * Acc@1 {top1:.3f} ({top1_err:.3f}) Acc@5 {top5:.3f} ({top5_err:.3f})'.format(**results))
+    if averaged:
+        _logger.info(' * ' + ' '.join(f'{name} {value:.3f}' for name, value in averaged.items()))
     if 'shape_bias' in results:
         bias = 'undefined' if results['shape_bias'] is None else f'{results["shape_bias"]:.2f} %'
         _logger.info(
@@ -232,12 +293,13 @@ def log_results(results: Results) -> None:
         )
 
 
-def write_results(path: str, results: Results, format: str) -> None:
-    """Write a row of results to `path`, as CSV with timm's columns first or as JSON, atomically."""
+def write_results(path: str, results: Results | list[Results], format: str) -> None:
+    """Write a row of results, or several, to `path`, as CSV with timm's columns first or as JSON, atomically."""
     with atomic_path(path) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as file:
         if format == 'json':
             json.dump(results, file, indent=4)
         else:
-            writer = csv.DictWriter(file, fieldnames=list(results))
+            rows = results if isinstance(results, list) else [results]
+            writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
             writer.writeheader()
-            writer.writerow(results)
+            writer.writerows(rows)

@@ -5,10 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from functorch.compile import memory_efficient_fusion
 from timm.data import resolve_data_config
-from timm.layers import set_fast_norm
+from timm.layers import apply_test_time_pool, set_fast_norm
 from timm.models import create_model, load_checkpoint
-from timm.utils import reparameterize_model
+from timm.utils import reparameterize_model, set_jit_fuser
 from torch import nn
 
 from ..checks import check_model_name
@@ -29,6 +30,8 @@ def check_model(options: ValidateModelConfig) -> None:
 def build_model(config: ValidateConfig) -> nn.Module:
     """Create the timm model with the weights to measure."""
     options = config.model
+    if options.fuser:
+        set_jit_fuser(options.fuser)
     if options.fast_norm:
         set_fast_norm()
     try:
@@ -38,6 +41,7 @@ def build_model(config: ValidateConfig) -> nn.Module:
             num_classes=options.num_classes,
             in_chans=options.in_chans or (options.input_size[0] if options.input_size else 3),
             global_pool=options.gp,
+            scriptable=options.torchscript,
             **options.model_kwargs,
         )
     except Exception as error:  # Model code and hub clients raise almost anything; all of it is about these flags.
@@ -62,6 +66,20 @@ def resolve_input(config: ValidateConfig, model: nn.Module) -> dict[str, Any]:
     return resolve_data_config(args, model=model, use_test_size=not config.model.use_train_size, verbose=True)
 
 
+def pool_at_test(
+    config: ValidateConfig, model: nn.Module, input_config: dict[str, Any]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return model and data configuration with the pooling of `--test-pool`, which takes whole images."""
+    if not config.model.test_pool:
+        return model, input_config
+    try:
+        model, pooled = apply_test_time_pool(model, input_config)
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise DebiasError(f'--test-pool: {config.model.model} is no model to pool so ({reason})') from error
+    return model, input_config | {'crop_pct': 1.0} if pooled else input_config
+
+
 def prepare_model(config: ValidateConfig, model: nn.Module) -> nn.Module:
     """Return `model` as the flags want it to run: device, dtype, memory layout, compiled."""
     run = config.run
@@ -73,7 +91,18 @@ def prepare_model(config: ValidateConfig, model: nn.Module) -> nn.Module:
     if config.model.torchcompile:
         torch.compiler.reset()  # What was compiled for a model before only takes memory.
         model = torch.compile(model, backend=config.model.torchcompile, mode=config.model.torchcompile_mode)  # type: ignore[assignment]
-    return model
+    elif config.model.torchscript or config.model.aot_autograd:
+        model = _compile(config.model, model)
+    return nn.DataParallel(model, device_ids=list(range(run.num_gpu))) if run.num_gpu > 1 else model
+
+
+def _compile(options: ValidateModelConfig, model: nn.Module) -> nn.Module:
+    try:
+        return torch.jit.script(model) if options.torchscript else memory_efficient_fusion(model)
+    except Exception as error:  # These compilers raise almost anything on what they cannot compile.
+        flag = '--torchscript' if options.torchscript else '--aot-autograd'
+        reason = ' '.join(str(error).split())[:300]
+        raise DebiasError(f'{flag}: {options.model} cannot be compiled ({reason})') from error
 
 
 def autocast(config: ValidateConfig) -> torch.autocast:

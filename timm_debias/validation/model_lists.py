@@ -26,7 +26,7 @@ class Entry:
     """Path to its weights; timm's pretrained ones where empty."""
 
 
-def list_entries(models: str, architecture: str, num_classes: Collection[int]) -> list[Entry]:
+def list_entries(models: str, architecture: str, num_classes: Collection[int], flag: str = '--models') -> list[Entry]:
     """Return the models that `--models` names, each once, in a fixed order.
 
     Args:
@@ -34,6 +34,7 @@ def list_entries(models: str, architecture: str, num_classes: Collection[int]) -
             a wildcard for names of pretrained models; or all.
         architecture: The model whose checkpoints lie in a folder.
         num_classes: Of pretrained models found by name, only those of such numbers of classes are taken.
+        flag: The flag that names them.
 
     Raises:
         DebiasError: nothing is found.
@@ -44,17 +45,17 @@ def list_entries(models: str, architecture: str, num_classes: Collection[int]) -
         entries = [Entry(architecture, str(file)) for file in sorted(files, key=lambda file: natural_key(file.name))]
         expected = f'checkpoints ({", ".join(_SUFFIXES)})'
     elif models != 'all' and path.is_file():
-        entries = _read_list(path)
+        entries = _read_list(path, flag)
         expected = 'lines of the form "model" or "model,checkpoint"'
     else:
         found = list_models('' if models == 'all' else models, pretrained=True)
         if not found:
             hint = did_you_mean(models, list_models())
-            raise DebiasError(f'--models {models}: no file, no folder and no pretrained model of this name. {hint}')
+            raise DebiasError(f'{flag} {models}: no file, no folder and no pretrained model of this name. {hint}')
         entries = [Entry(name) for name in found if _classes(name) in num_classes]
         expected = f'pretrained models of {" or ".join(f"{number:,}" for number in sorted(num_classes))} classes'
     if not entries:
-        raise DebiasError(f'--models {models}: expected {expected}, found none')
+        raise DebiasError(f'{flag} {models}: expected {expected}, found none')
     return list(dict.fromkeys(entries))
 
 
@@ -80,11 +81,11 @@ def parse_shard(shard: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _read_list(path: Path) -> list[Entry]:
+def _read_list(path: Path, flag: str) -> list[Entry]:
     try:
         lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DebiasError(f'--models {path}: not a text file with a model on each line ({error})') from error
+        raise DebiasError(f'{flag} {path}: not a text file with a model on each line ({error})') from error
     pairs = [line.partition(',') for line in lines if line and not line.startswith('#')]
     return [Entry(model.strip(), checkpoint.strip()) for model, _, checkpoint in pairs]
 

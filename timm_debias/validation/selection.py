@@ -9,6 +9,19 @@ from .benchmarks.layout import find_folder
 from .config import SuiteConfig, ValidateConfig
 from .model_lists import parse_shard
 
+_OWN_DATA_ONLY = {
+    'real_labels': 'the benchmark imagenet-real has these labels',
+    'valid_labels': 'benchmarks of some classes choose among these by themselves',
+    'metrics_avg': 'each benchmark has measures of its own',
+    'tf_preprocessing': 'each benchmark has preprocessing of its own',
+    'naflex_loader': 'the benchmarks have images of one size',
+    'num_gpu': 'start with torchrun, which shares the images among the GPUs',
+    'test_pool': 'the crop is part of the protocol',
+    'torchscript': '--torchcompile goes with it',
+    'aot_autograd': '--torchcompile goes with it',
+}
+"""Flags of timm's validate.py that do not go with --benchmarks, and why."""
+
 
 def check_suite(config: ValidateConfig) -> None:
     """Raise `DebiasError` for the first flag of the suite that is wrong."""
@@ -29,6 +42,11 @@ def check_suite(config: ValidateConfig) -> None:
     for flag, given_too in (('--data-dir', data.data_dir or data.data), ('--dataset', data.dataset)):
         if given_too:
             raise DebiasError(f'{flag} is for one data set of your own; --benchmarks looks below --data-root')
+    default = ValidateConfig(*(type(part)() for part in vars(config).values()))
+    for name, reason in _OWN_DATA_ONLY.items():
+        for part, plain in ((data, default.data), (run, default.run), (model, default.model)):
+            if getattr(part, name, None) != getattr(plain, name, None):
+                raise DebiasError(f'--{name.replace("_", "-")} is for one data set of your own: {reason}')
     if run.results_file:
         raise DebiasError('--results-file is for one data set of your own; --benchmarks writes to --results-dir')
     _check_models(config)
