@@ -6,7 +6,6 @@ the data to the checkpoints, is the script's.
 """
 
 import argparse
-import functools
 import importlib.util
 import inspect
 import os
@@ -162,8 +161,8 @@ class _Plug:
         script = self.script
         self._create_loader, self._create_optimizer = script.create_loader, script.create_optimizer_v2
         script.ClassificationTask = self.create_task
-        script.create_loader = functools.wraps(self._create_loader)(self.create_loader)
-        script.create_optimizer_v2 = functools.wraps(self._create_optimizer)(self.create_optimizer)
+        script.create_loader = self.create_loader
+        script.create_optimizer_v2 = self.create_optimizer
 
     def create_task(
         self,

@@ -25,10 +25,10 @@ def check_config(config: TrainConfig) -> None:
     check_device(config.device.device)
     check_combinations(config)
     check_trackers(config)
-    build_criterion(config)
     _check_names(config)
     _check_files(config)
     _check_numbers(config)
+    build_criterion(config)
     check_debias(config)
 
 

@@ -17,7 +17,7 @@ from ..stylizers import create_stylizer
 from .config import TrainConfig
 from .machine import Machine
 from .model import model_dtype
-from .naflex import build_naflex_eval_loader, build_naflex_train_loader, naflex_patch_size
+from .naflex import build_naflex_eval_loader, build_naflex_train_loader
 
 _logger = logging.getLogger(__name__)
 
@@ -112,9 +112,8 @@ def build_train_loader(
     options = _train_options(config, input_config) | _loader_options(config, input_config, machine)
     try:
         if config.naflex.naflex_loader:
-            patch_size = naflex_patch_size(model)
             options['channels'] = input_config['input_size'][0]
-            return build_naflex_train_loader(config, dataset, patch_size, mixup_options, machine, **options), None
+            return build_naflex_train_loader(config, dataset, model, mixup_options, machine, **options), None
         collate_fn = mixup_fn = None
         if mixup_options and config.run.no_prefetcher:
             mixup_fn = Mixup(**mixup_options)
@@ -149,7 +148,7 @@ def build_eval_loader(
     )
     if config.naflex.naflex_loader:
         channels = input_config['input_size'][0]
-        return build_naflex_eval_loader(config, dataset, naflex_patch_size(model), channels=channels, **options)
+        return build_naflex_eval_loader(config, dataset, model, channels=channels, **options)
     return create_loader(dataset, input_size=input_config['input_size'], **options)
 
 

@@ -27,7 +27,7 @@ def naflex_patch_size(model: nn.Module) -> tuple[int, int]:
 def build_naflex_train_loader(
     config: TrainConfig,
     dataset: Any,
-    patch_size: tuple[int, int],
+    model: nn.Module,
     mixup_options: dict[str, Any],
     machine: Machine,
     **options: Any,
@@ -37,18 +37,26 @@ def build_naflex_train_loader(
     Args:
         config: What to train.
         dataset: Training set, not an iterable one.
-        patch_size: The model's.
+        model: A NaFlex model.
         mixup_options: Those of timm's `Mixup`, empty for none.
         machine: Where this process runs.
         options: Those that `timm.data.create_loader` and `create_naflex_loader` share.
+
+    Raises:
+        DebiasError: a model that takes images only, or patches of one size where `--naflex-patch-sizes` names several.
     """
     naflex = config.naflex
     mixup_fn = None
     if mixup_options:
         kept = {name: value for name, value in mixup_options.items() if name not in ('mode', 'cutmix_minmax')}
         mixup_fn = NaFlexMixup(mixup_off_epoch=config.augment.mixup_off_epoch, **kept)
-    patches: dict[str, Any] = dict(patch_size=patch_size)
+    patches: dict[str, Any] = dict(patch_size=naflex_patch_size(model))
     if naflex.naflex_patch_sizes:
+        if not getattr(getattr(model, 'embeds', None), 'enable_patch_interpolator', False):
+            raise DebiasError(
+                '--naflex-patch-sizes: the model takes patches of one size; NaFlexVit takes several with '
+                '--model-kwargs enable_patch_interpolator=True'
+            )
         patches = dict(
             patch_size_choices=naflex.naflex_patch_sizes, patch_size_choice_probs=naflex.naflex_patch_size_probs
         )
@@ -64,11 +72,11 @@ def build_naflex_train_loader(
     )
 
 
-def build_naflex_eval_loader(config: TrainConfig, dataset: Any, patch_size: tuple[int, int], **options: Any) -> Any:
+def build_naflex_eval_loader(config: TrainConfig, dataset: Any, model: nn.Module, **options: Any) -> Any:
     """Create the loader of validation, with sequences of one length; arguments as in `build_naflex_train_loader`."""
     return create_naflex_loader(
         dataset,
-        patch_size=patch_size,
+        patch_size=naflex_patch_size(model),
         max_seq_len=config.naflex.naflex_max_seq_len,
         patchify_channels_last=not config.naflex.naflex_patchify_channels_first,
         **options,

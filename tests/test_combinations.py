@@ -1,0 +1,118 @@
+"""Which of timm's flags are refused together, and which are named as without effect."""
+
+import logging
+
+import pytest
+
+from timm_debias import DebiasError
+from timm_debias.training.checks import check_config
+from timm_debias.training.combinations import REFUSED_WITH_DEBIAS
+from timm_debias.training.main import build_parser, config_from_args
+
+COMMON = ['--device', 'cpu', '--model', 'test_resnet']
+
+
+def check(*argv: str) -> None:
+    check_config(config_from_args(build_parser().parse_args([*COMMON, *argv])))
+
+
+WITH_DEBIAS = {
+    '--naflex-loader': ['--naflex-loader'],
+    '--task multilabel': ['--task', 'multilabel', '--dataset', 'hfds/x'],
+    '--kd-model-name': ['--kd-model-name', 'resnet18'],
+    '--aug-splits': ['--aug-splits', '3'],
+    '--resplit': ['--resplit'],
+    '--split-bn': ['--split-bn', '--resplit'],
+    '--torchscript': ['--torchscript'],
+    '--loss asl': ['--loss', 'asl'],
+}
+
+
+def test_the_table_of_what_is_refused_with_debias():
+    assert set(REFUSED_WITH_DEBIAS) == set(WITH_DEBIAS)
+
+
+@pytest.mark.parametrize('flag', WITH_DEBIAS)
+def test_refused_with_debias_alone(flag):
+    check(*WITH_DEBIAS[flag])  # Without --debias, nothing is wrong with it.
+    with pytest.raises(DebiasError, match=r'does not go with --debias: .{20}'):
+        check(*WITH_DEBIAS[flag], '--debias')
+
+
+def test_torchscript_goes_with_debias_where_there_is_nothing_to_switch():
+    check('--torchscript', '--debias', '--no-debias-aux-bn')
+
+
+@pytest.mark.parametrize(
+    ('argv', 'parts'),
+    [
+        ('--aug-splits 1', ['--aug-splits is 1']),
+        ('--jsd-loss', ['--loss jsd', '--aug-splits 3']),
+        ('--aug-splits 2 --mixup 0.2', ['--mixup', '--aug-splits']),
+        ('--aug-splits 2 --train-img-sizes 32 64', ['--aug-splits', '--train-img-sizes']),
+        ('--split-bn', ['--split-bn', '--resplit']),
+        ('--split-bn --resplit --sync-bn', ['--split-bn', '--sync-bn']),
+        ('--torchscript --torchcompile', ['--torchcompile', '--torchscript']),
+        ('--torchscript --layer-decay 0.7', ['--layer-decay', '--torchscript']),
+        ('--torchscript --fuser nvfuser', ['--fuser nvfuser', 'te and old']),
+        ('--naflex-loader --train-img-sizes 32', ['--train-img-sizes', '--naflex-loader']),
+        ('--naflex-loader --no-prefetcher', ['--no-prefetcher', '--naflex-loader']),
+        ('--naflex-loader --channels-last', ['--channels-last', '--naflex-loader']),
+        ('--naflex-loader --mixup 0.2 --mixup-mode elem', ['--mixup-mode', '--naflex-loader']),
+        ('--naflex-loader --kd-model-name resnet18', ['--kd-model-name', '--naflex-loader']),
+        ('--naflex-loader --naflex-patch-sizes 8 16 --naflex-patch-size-probs 1', ['1 values', '2']),
+        ('--naflex-loader --naflex-max-seq-len 0', ['--naflex-max-seq-len is 0']),
+        ('--train-img-sizes 32 64 --train-batch-sizes 4', ['--train-batch-sizes has 1', '--train-img-sizes 2']),
+        ('--train-img-sizes 32 0', ['--train-img-sizes is 0']),
+        ('--train-img-sizes 32 64 --train-batch-sizes 4 1 --debias', ['--train-batch-sizes', 'partners']),
+        ('--train-img-sizes 32 --use-multi-epochs-loader', ['--use-multi-epochs-loader']),
+        ('--kd-model-name resnet51', ["unknown model 'resnet51'"]),
+        ('--task multilabel', ['hfds/']),
+        ('--task multilabel --dataset hfds/x --eval-metric top1', ["'top1'", 'map']),
+        ('--task multilabel --dataset hfds/x --multilabel-threshold 1.5', ['--multilabel-threshold is 1.5']),
+        ('--eval-metric top2', ["'top2'", "'top1'"]),
+        ('--tta 3', ['--tta 3', 'different images']),
+        ('--resume auto', ['--resume auto', '--experiment']),
+        ('--sched plateau --sched-on-updates', ['--sched plateau', '--sched-on-updates']),
+        ('--stop-epoch 0', ['--stop-epoch is 0']),
+        ('--save-epochs 3 0', ['--save-epochs is 0']),
+        ('--local_rank 3', ['--local_rank is 3', 'LOCAL_RANK', 'torchrun']),
+        ('--class-stats nowhere.json', ["--class-stats 'nowhere.json'", 'no such file']),
+    ],
+)
+def test_contradictions(argv, parts, monkeypatch):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    with pytest.raises(DebiasError) as caught:
+        check(*argv.split())
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_local_rank_of_old_launchers(monkeypatch):
+    monkeypatch.setenv('LOCAL_RANK', '3')
+    check('--local_rank', '3')
+
+
+@pytest.mark.parametrize(
+    ('argv', 'flag', 'switch'),
+    [
+        ('--wandb-project p', '--wandb-project', '--log-wandb'),
+        ('--train-batches-per-epoch 3', '--train-batches-per-epoch', '--train-img-sizes'),
+        ('--naflex-max-seq-len 100', '--naflex-max-seq-len', '--naflex-loader'),
+        ('--kd-temperature 2', '--kd-temperature', '--kd-model-name'),
+        ('--fuser te', '--fuser', '--torchscript'),
+        ('--poly-epsilon 1', '--poly-epsilon', '--loss poly'),
+        ('--lr-decay-fn linear', '--lr-decay-fn', '--sched wsd or rsqrt'),
+        ('--sched wsd --lr-stable-timescale 3', '--lr-stable-timescale', '--sched rsqrt'),
+        ('--target-format multihot', '--target-format', '--task multilabel'),
+    ],
+)
+def test_without_effect(argv, flag, switch, caplog):
+    with caplog.at_level(logging.WARNING):
+        check(*argv.split())
+    assert f'{flag} has no effect without {switch}.' in caplog.text
+
+
+def test_defaults_say_nothing(caplog):
+    check()
+    check('--debias')
+    assert not caplog.records
