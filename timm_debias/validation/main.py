@@ -164,7 +164,8 @@ def validate(config: ValidateConfig) -> Results:
     num_classes = model.num_classes if columns is None else len(columns)
     patch_size = naflex_patch_size(model) if config.data.naflex_loader else None
     model, input_config = pool_at_test(config, model, input_config)
-    loaders = {split: _loader(config, input_config, split, num_classes, patch_size) for split in _splits(config)}
+    datasets = {split: _dataset(config, input_config, split, num_classes) for split in _splits(config)}
+    loaders = {split: _loader(config, data, input_config, patch_size) for split, data in datasets.items()}
     model = prepare_model(config, model)
     context = autocast(config)
     metrics: dict[str, Any] = {}
@@ -211,13 +212,8 @@ def _splits(config: ValidateConfig) -> list[str]:
     return [split, 'conflict'] if config.data.dataset == SHAPES_TEXTURES and split == 'validation' else [split]
 
 
-def _loader(
-    config: ValidateConfig,
-    input_config: dict[str, Any],
-    split: str,
-    num_classes: int,
-    patch_size: tuple[int, int] | None,
-) -> Any:
+def _dataset(config: ValidateConfig, input_config: dict[str, Any], split: str, num_classes: int) -> Any:
+    """Return a split, checked."""
     data, run = config.data, config.run
     dataset: Any = create_dataset(
         data.dataset,
@@ -235,9 +231,21 @@ def _loader(
         load_bytes=data.tf_preprocessing,
     )
     check_image_folder(dataset)
+    if config.model.aot_autograd and len(dataset) % run.batch_size:
+        raise DebiasError(
+            f'--aot-autograd compiles for batches of one size, and the {len(dataset):,} images are no multiple of '
+            f'-b {run.batch_size}; give another -b, or --torchcompile'
+        )
     names = class_names(dataset)
     if names is not None and len(names) > num_classes:
         raise DebiasError(f'the data has {len(names)} classes and the model {num_classes}: see --num-classes')
+    return dataset
+
+
+def _loader(
+    config: ValidateConfig, dataset: Any, input_config: dict[str, Any], patch_size: tuple[int, int] | None
+) -> Any:
+    data, run = config.data, config.run
     options: dict[str, Any] = dict(
         batch_size=run.batch_size,
         use_prefetcher=not run.no_prefetcher,
