@@ -1,6 +1,7 @@
 """Which of timm's flags are refused together, and which are named as without effect."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,11 @@ WITH_DEBIAS = {
 
 def test_the_table_of_what_is_refused_with_debias():
     assert set(REFUSED_WITH_DEBIAS) == set(WITH_DEBIAS)
+
+
+def test_it_is_in_the_documentation():
+    text = (Path(__file__).parents[1] / 'docs' / 'timm_scripts.md').read_text()
+    assert all(f'`{flag}' in text for flag in REFUSED_WITH_DEBIAS)
 
 
 @pytest.mark.parametrize('flag', WITH_DEBIAS)

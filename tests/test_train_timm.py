@@ -136,7 +136,7 @@ def test_epochs_beyond_the_schedule(run, flags, capsys):
 
 
 def test_resume_auto(run):
-    flags = ['--resume', 'auto', '--epochs', 3]
+    flags = ['--debias', '--resume', 'auto', '--epochs', 3]
     run_dir = run(*flags, '--stop-epoch', 1)
     assert epochs(run_dir) == [0]
     run(*flags)

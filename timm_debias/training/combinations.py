@@ -212,5 +212,6 @@ def _warn_without_effect(config: TrainConfig) -> None:
     for switch, is_on, options, names in groups:
         default = type(options)()
         for name in names or vars(options):
-            if not is_on and getattr(options, name) != getattr(default, name):
+            value = getattr(options, name)
+            if not is_on and value is not None and value != getattr(default, name):
                 _logger.warning(f'--{name.replace("_", "-")} has no effect without {switch}.')
