@@ -220,5 +220,5 @@ def test_defaults_and_names_are_timms(request):
         expected = eval(default, {}) if isinstance(default, str) else default
         assert ours[name].default == expected or (not ours[name].default and not expected), name
     unknown = {name for name in ours if name.startswith('--') and name not in entries} - {'--help'}
-    assert all(name.startswith(('--debias', '--no-debias')) for name in unknown)
+    assert all(name.startswith(('--debias', '--no-debias', '--freeze-backbone')) for name in unknown)
     assert config_from_args(parser.parse_args([])).model.batch_size == 128

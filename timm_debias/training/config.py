@@ -34,6 +34,7 @@ class ModelConfig:
     pretrained: bool = flag(False, 'start from pretrained weights, where there are some')
     pretrained_path: str | None = flag(None, 'checkpoint to load as if it were the pretrained weights, head adapted')
     initial_checkpoint: str = flag('', 'checkpoint to load into the model after it was made', metavar='PATH')
+    freeze_backbone: bool = flag(False, 'train the classifier alone, on the features of pretrained weights')
     resume: str = flag('', 'checkpoint to resume model and optimizer from', metavar='PATH')
     no_resume_opt: bool = flag(False, "resume the model without the optimizer's state")
     num_classes: int | None = flag(None, "number of classes, the model's default if not given", type=int, metavar='N')

@@ -14,6 +14,7 @@ from timm.task import ClassificationTask
 from timm.utils import CheckpointSaver, NativeScaler, dispatch_clip_grad
 
 from .config import TrainConfig
+from .freeze import train_classifier
 from .machine import Machine
 
 _logger = logging.getLogger(__name__)
@@ -54,7 +55,10 @@ class Run:
 def train_one_epoch(run: Run, epoch: int) -> 'OrderedDict[str, float]':
     """Train for one epoch and return the means over it: `loss`, and with --debias those of the two halves."""
     _set_epoch(run, epoch)
-    run.model.train()
+    if run.config.model.freeze_backbone:
+        train_classifier(run.model)
+    else:
+        run.model.train()
     run.optimizer.zero_grad()
     meters = _Meters(run.machine)
     progress = _Progress(run, epoch)

@@ -15,6 +15,7 @@ from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError
 from ..task import create_debias_task
 from .config import ModelConfig, TrainConfig
+from .freeze import freeze_backbone
 from .machine import Machine
 
 
@@ -42,9 +43,13 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
             **overlay,
             **options.model_kwargs,
         )
+    except DebiasError:
+        raise  # It says all there is to say.
     except (RuntimeError, TypeError, OSError, ValueError) as error:
         raise DebiasError(f'--model {options.model}: {" ".join(str(error).split())[:500]}') from error
     _init_head(model, options)
+    if options.freeze_backbone:
+        freeze_backbone(model)
     if options.grad_checkpointing:
         model.set_grad_checkpointing(enable=True)
     model.to(device=machine.device, dtype=model_dtype(config))
