@@ -130,7 +130,8 @@ if __name__ == '__main__':
 
 
 @pytest.fixture
-def script(tmp_path):
+def script(tmp_path, monkeypatch):
+    monkeypatch.setattr('timm.utils.setup_default_logging', lambda: None)  # It adds handlers that outlive the test.
     path = tmp_path / 'scripts' / 'train.py'
     path.parent.mkdir()
     path.write_text(SCRIPT)
@@ -140,10 +141,9 @@ def script(tmp_path):
 
 
 @pytest.fixture
-def run(script, tmp_path, monkeypatch):
+def run(script, tmp_path):
     """Runs the script and returns the folder of the run; other arguments replace the script's text."""
     make_folder(tmp_path / 'data')
-    monkeypatch.setattr('timm.utils.setup_default_logging', lambda: None)  # It adds handlers that outlive the test.
 
     def run(*argv, name='a', code=0, text=None):
         if text is not None:

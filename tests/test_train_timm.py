@@ -80,6 +80,12 @@ def test_image_sizes_that_change(run, batches, debias):
     assert {tuple(images.shape) for images, _ in batches} == {(4, 3, 32, 32), (2, 3, 64, 64)}
 
 
+def test_a_size_that_the_model_does_not_take(run, capsys):
+    model = ['--model', 'vit_tiny_patch16_224', '--model-kwargs', 'img_size=32', 'depth=1']
+    run(*model, '--train-img-sizes', 32, 48, code=2)
+    assert 'does not take 3×48×48 images' in capsys.readouterr().err
+
+
 def test_progressive_sizes(run, batches):
     flags = ['--train-img-sizes', 32, 48, 64, '--train-size-schedule', 'progressive', '--epochs', 3]
     run(*flags, '--train-size-schedule-spread', 0, '--train-size-random-mix', 0)

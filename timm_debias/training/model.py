@@ -94,16 +94,16 @@ def resolve_input(config: TrainConfig, model: nn.Module, verbose: bool) -> dict[
     return resolve_data_config(args, model=model, verbose=verbose)
 
 
-def check_input_size(model: nn.Module, input_config: dict[str, Any], machine: Machine) -> None:
-    """Raise `DebiasError` where the model does not take images of the input size, found by a forward on zeros."""
+def check_input_size(model: nn.Module, input_size: tuple[int, ...], machine: Machine) -> None:
+    """Raise `DebiasError` where the model does not take images of a size (C, H, W), found by a forward on zeros."""
     parameter = next(model.parameters())
-    images = torch.zeros(1, *input_config['input_size'], device=machine.device, dtype=parameter.dtype)
+    images = torch.zeros(1, *input_size, device=machine.device, dtype=parameter.dtype)
     was_training = model.training
     try:
         with torch.inference_mode(), torch.random.fork_rng(enabled=machine.device.type == 'cpu'):
             model.eval()(images)
     except (RuntimeError, AssertionError, ValueError) as error:
-        size = '×'.join(str(number) for number in input_config['input_size'])
+        size = '×'.join(str(number) for number in input_size)
         raise DebiasError(
             f'the model does not take {size} images ({" ".join(str(error).split())[:200]}); models of a fixed size '
             'take another one by --model-kwargs img_size=N'

@@ -49,7 +49,9 @@ def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine
     config = resolve_resume(config)
     model = build_model(config, machine)
     input_config = resolve_input(config, model, verbose=machine.is_primary)
-    check_input_size(model, input_config, machine)
+    channels, *own = input_config['input_size']
+    for size in {tuple(own), *((side, side) for side in config.sizes.train_img_sizes or ())}:
+        check_input_size(model, (channels, *size), machine)
     num_classes = config.model.num_classes or model.num_classes
     train_set, val_set = build_datasets(config, input_config, num_classes)
     check_labels(config, train_set, num_classes, machine)
