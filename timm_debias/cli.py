@@ -17,6 +17,7 @@ COMMANDS = {
     'stylize': ('timm_debias.stylize', 'stylise a folder of images, or look at a grid of pairs'),
     'train-stylizer': ('timm_debias.stylizer_training.main', 'train a style transfer network'),
     'stylizer-report': ('timm_debias.stylizer_report.main', 'measure what stylizers do, side by side'),
+    'benchmark': ('timm_debias.benchmark.main', 'measure what debiased training costs, or project what a run will'),
     'make-benchmark': (
         'timm_debias.make_benchmark.main',
         'make stylised, corrupted or cue-conflict images from an image folder',
