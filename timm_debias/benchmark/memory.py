@@ -13,7 +13,8 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
     """Return by how many bytes the tensors that torch holds grow at most during `call`.
 
     On CUDA its allocator says it; on a CPU, torch's profiler records every allocation. What libraries take for
-    themselves (oneDNN's scratch, cuDNN's workspaces beyond torch's allocator) is not seen.
+    themselves (oneDNN's scratch, cuDNN's workspaces beyond torch's allocator) is not seen. What the call frees should
+    be its own.
     """
     if device.type == 'cpu':
         return _profiled_peak(call)

@@ -186,7 +186,8 @@ class DebiasedModel:
             verbose=False,
         )
         if self.setup.torchcompile is not None:
-            self.compiled = self.compiled or task.compile(backend=self.setup.torchcompile)
+            if self.compiled is None:
+                self.compiled = task.compile(backend=self.setup.torchcompile)
             task.trainable_module = self.compiled
         return task
 
