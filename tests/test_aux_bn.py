@@ -284,6 +284,36 @@ def test_unknown_batch_norm_is_refused_before_anything_changes():
     assert type(model[0]) is nn.BatchNorm2d
 
 
+@pytest.mark.parametrize('branches', [('split',), ('main', 'aux')])
+def test_gradient_checkpointing_computes_with_the_same_branch_again(branches):
+    """The backward pass computes activations anew when the `with` blocks have ended."""
+    torch.manual_seed(0)
+    model = convert_aux_bn(timm.create_model('resnet10t', num_classes=3)).double().train()
+    twin = copy.deepcopy(model)
+    twin.set_grad_checkpointing()
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    for module in (model, twin):
+        for _ in range(2):
+            module.zero_grad()
+            loss = 0
+            for factor, branch in enumerate(branches, start=1):
+                with aux_bn_branch(module, branch):
+                    loss = loss + module(factor * images).square().sum()
+            loss.backward()
+    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for name, parameter in twin.named_parameters():
+        assert (parameter.grad is None) == (expected[name] is None), name
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, expected[name], msg=name)
+
+
+def test_forwards_without_a_backward_pass_are_forgotten():
+    model = convert_aux_bn(nn.Sequential(nn.BatchNorm2d(3))).train()
+    for _ in range(100):
+        model(torch.randn(2, 3, 2, 2))
+    assert len(model[0].past_branches) < 100
+
+
 def test_deep_copy_keeps_branches_apart():
     model = convert_aux_bn(small_resnet()).train()
     twin = copy.deepcopy(model)

@@ -80,10 +80,9 @@ def test_rest_takes_the_step_without_stylisation_and_model():
         {'amp_dtype': torch.bfloat16},
         {'model_dtype': torch.bfloat16, 'channels_last': True},
         {'channels_last': True},
-        {'torchcompile': 'eager'},
     ],
 )
-def test_precisions_layouts_and_compilation(options):
+def test_precisions_and_layouts(options):
     setup = replace(SETUP, **options)
     plain, debiased = PlainModel(setup), DebiasedModel(setup)
     for step in (plain.step(4), debiased.step(create_stylizer('band_statistics')), debiased.classify_step()):
@@ -95,6 +94,29 @@ def test_precisions_layouts_and_compilation(options):
         kernel = next(parameter for parameter in debiased.module.parameters() if parameter.ndim == 4)
         assert kernel.is_contiguous(memory_format=torch.channels_last)
         assert setup.images().is_contiguous(memory_format=torch.channels_last)
+
+
+def test_compiled_once_for_all_stylizers(monkeypatch):
+    compiled = []
+
+    class Compiled(torch.nn.Module):
+        def __init__(self, module, backend, mode):
+            super().__init__()
+            self.module = module
+            compiled.append((module, backend))
+
+        def forward(self, *arguments):
+            return self.module(*arguments)
+
+    monkeypatch.setattr(torch, 'compile', Compiled)
+    setup = replace(SETUP, torchcompile='inductor')
+    plain, debiased = PlainModel(setup), DebiasedModel(setup)
+    tasks = [debiased.task(create_stylizer(name)) for name in ('band_statistics', 'fourier_amplitude')]
+    assert compiled == [(plain.trained.module, 'inductor'), (debiased.module, 'inductor')]
+    assert isinstance(plain.task.trainable_module, Compiled)
+    assert all(task.trainable_module is debiased.compiled for task in tasks)
+    for step in (plain.step(4), debiased.classify_step()):
+        step()
 
 
 def test_stylise_call_restyles_each_image_by_another():

@@ -6,6 +6,7 @@ keeps its name and its parameters, which serve the clean images (main); a child 
 
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -21,18 +22,24 @@ Branch = Literal['main', 'aux', 'split']
 """Which batch norm a training forward uses: `split` takes [clean; stylised], halves of one batch."""
 
 _AUX_KEY = '.aux_bn.'
+_REMEMBERED = 64
+"""Forwards of a module before a backward pass: two, but for modules that a model uses several times."""
 
 
 class _AuxBatchNorm(nn.Module):
     """Mixin before a batch norm class: chooses between that batch norm (main) and the child `aux_bn`."""
 
     branch: Branch
+    past_branches: deque[Branch]
     aux_bn: nn.Module
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or self.branch == 'main':
+        if not self.training:
             return super().forward(x)
-        if self.branch == 'aux':
+        branch = self._branch_of_this_forward()
+        if branch == 'main':
+            return super().forward(x)
+        if branch == 'aux':
             return self._activate(self.aux_bn(x))
         if x.shape[0] % 2:
             raise DebiasError(
@@ -42,6 +49,19 @@ class _AuxBatchNorm(nn.Module):
             return self._activate(_normalize_halves(x, self, self.aux_bn))
         clean, stylised = x.chunk(2)
         return self._activate(torch.cat([self._normalize(clean), self.aux_bn(stylised)]))
+
+    def _branch_of_this_forward(self) -> Branch:
+        """Return the branch, also where gradient checkpointing computes a forward again, in the backward pass.
+
+        By then `aux_bn_branch` has ended. The backward pass goes through forwards last to first, so what is computed
+        again is the last forward that has not been yet.
+        """
+        if torch.compiler.is_compiling():
+            return self.branch  # Part of the graph, forward and backward.
+        if torch._C._current_graph_task_id() == -1:
+            self.past_branches.append(self.branch)
+            return self.branch
+        return self.past_branches.pop()
 
     def _normalize(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the main batch norm without the activation that timm fuses into some."""
@@ -209,6 +229,7 @@ def _convert(norm: Any) -> None:
     norm.__class__ = aux_class
     norm.aux_bn = aux
     norm.branch = 'main'
+    norm.past_branches = deque(maxlen=_REMEMBERED)
 
 
 @contextlib.contextmanager
