@@ -78,8 +78,9 @@ def _our_loader(setup: Setup, folder: str, batch_size: int, workers: int) -> Any
     with torch.device('meta'):
         model: Any = timm.create_model(setup.model)
     input_config = resolve_input(config, model, verbose=False)
-    dataset, _ = build_datasets(config, input_config)
-    return build_train_loader(config, dataset, input_config, model.num_classes, Machine(setup.device))[0]
+    dataset, _ = build_datasets(config, input_config, model.num_classes)
+    machine = Machine(setup.device)
+    return build_train_loader(config, dataset, model, input_config, model.num_classes, machine)[0]
 
 
 def _timm_loader(setup: Setup, folder: str, batch_size: int, workers: int) -> Any:
