@@ -136,6 +136,103 @@ def test_model_without_batch_norm_is_left_alone(caplog):
     assert 'has no batch norm' in caplog.text
 
 
+DTYPES = [
+    (torch.float32, torch.float32),
+    (torch.float64, torch.float64),
+    (torch.bfloat16, torch.float32),
+    (torch.bfloat16, torch.bfloat16),
+]
+"""Of the input and of the parameters: autocast gives the third."""
+
+
+@pytest.mark.parametrize(('dtype', 'norm_dtype'), DTYPES)
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('affine', [True, False])
+@pytest.mark.parametrize('track', [True, False])
+def test_halves_in_one_buffer_are_bit_identical_to_two_norms_joined(dtype, norm_dtype, memory_format, affine, track):
+    torch.manual_seed(0)
+    options = dict(affine=affine, track_running_stats=track, dtype=norm_dtype)
+    main, aux = nn.BatchNorm2d(5, **options), nn.BatchNorm2d(5, momentum=0.3, eps=1e-3, **options)
+    for parameter in [*main.parameters(), *aux.parameters()]:
+        nn.init.normal_(parameter)
+    model = convert_aux_bn(nn.Sequential(copy.deepcopy(main)))
+    model[0].aux_bn = copy.deepcopy(aux)
+    inputs = torch.randn(6, 5, 9, 7, dtype=dtype).to(memory_format=memory_format)
+    x, twin = inputs.clone().requires_grad_(), inputs.clone().requires_grad_()
+    with aux_bn_branch(model, 'split'):
+        out = model(x)
+    expected = torch.cat([main(twin[:3]), aux(twin[3:])])
+    assert torch.equal(out, expected)
+    assert out.stride() == expected.stride()
+    gradient = torch.randn(out.shape, dtype=dtype)
+    out.backward(gradient)
+    expected.backward(gradient)
+    assert torch.equal(x.grad, twin.grad)
+    for norm, other in ((model[0], main), (model[0].aux_bn, aux)):
+        for name, value in other.state_dict().items():
+            assert torch.equal(norm.state_dict()[name], value), name
+        for name, parameter in other.named_parameters():
+            assert torch.equal(dict(norm.named_parameters())[name].grad, parameter.grad), name
+
+
+def test_second_derivatives_of_halves():
+    """Optimizers of second order differentiate the backward pass."""
+    torch.manual_seed(0)
+    model = convert_aux_bn(nn.Sequential(nn.BatchNorm2d(2))).double()
+
+    def forward(x, weight, bias):
+        with aux_bn_branch(model, 'split'):
+            return torch.func.functional_call(model, {'0.weight': weight, '0.aux_bn.bias': bias}, x)
+
+    inputs = torch.randn(4, 2, 3, 2), torch.randn(2), torch.randn(2)
+    assert torch.autograd.gradgradcheck(forward, [tensor.double().requires_grad_() for tensor in inputs])
+
+
+def test_halves_with_a_strided_input():
+    torch.manual_seed(0)
+    x = torch.randn(5, 8, 3, 6).permute(1, 3, 0, 2)[:, ::2]
+    model = convert_aux_bn(nn.Sequential(nn.BatchNorm2d(3)))
+    with aux_bn_branch(model, 'split'):
+        out = model(x)
+    torch.testing.assert_close(out, torch.cat([nn.BatchNorm2d(3)(half) for half in x.chunk(2)]))
+
+
+@pytest.mark.parametrize('momentum', [0.1, None])
+def test_updates_of_running_statistics_go_on(momentum):
+    """Without a momentum, running statistics are the mean over all batches."""
+    model = convert_aux_bn(nn.Sequential(nn.BatchNorm2d(2, momentum=momentum)))
+    plain = nn.BatchNorm2d(2, momentum=momentum)
+    for seed in range(3):
+        x = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(seed))
+        with aux_bn_branch(model, 'split'):
+            model(x)
+        plain(x[2:])
+    for name, value in plain.state_dict().items():
+        assert torch.equal(model[0].aux_bn.state_dict()[name], value), name
+
+
+def test_one_value_a_channel_is_refused():
+    model = convert_aux_bn(nn.Sequential(nn.BatchNorm2d(3)))
+    with pytest.raises(ValueError, match='more than 1 value per channel'), aux_bn_branch(model, 'split'):
+        model(torch.randn(2, 3, 1, 1))
+
+
+def test_compiled_split_has_one_graph_and_the_same_results():
+    torch.manual_seed(0)
+    model = convert_aux_bn(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), BatchNormAct2d(4))).train()
+    twin = copy.deepcopy(model)
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend='aot_eager', fullgraph=True)
+    x = torch.randn(6, 3, 8, 8)
+    with aux_bn_branch(model, 'split'), aux_bn_branch(twin, 'split'):
+        out, expected = compiled(x), twin(x)
+    torch.testing.assert_close(out, expected)
+    out.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(model[1].aux_bn.weight.grad, twin[1].aux_bn.weight.grad)
+    torch.testing.assert_close(model[1].aux_bn.running_var, twin[1].aux_bn.running_var)
+
+
 def test_synchronised_batch_norm():
     """Without a process group, SyncBatchNorm computes what batch norm computes, so the plain twin is the truth."""
     clean, stylised = halves()
@@ -185,6 +282,36 @@ def test_unknown_batch_norm_is_refused_before_anything_changes():
     with pytest.raises(DebiasError, match=r"'1' is a StrangeNorm.*--no-debias-aux-bn"):
         convert_aux_bn(model)
     assert type(model[0]) is nn.BatchNorm2d
+
+
+@pytest.mark.parametrize('branches', [('split',), ('main', 'aux')])
+def test_gradient_checkpointing_computes_with_the_same_branch_again(branches):
+    """The backward pass computes activations anew when the `with` blocks have ended."""
+    torch.manual_seed(0)
+    model = convert_aux_bn(timm.create_model('resnet10t', num_classes=3)).double().train()
+    twin = copy.deepcopy(model)
+    twin.set_grad_checkpointing()
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    for module in (model, twin):
+        for _ in range(2):
+            module.zero_grad()
+            loss = 0
+            for factor, branch in enumerate(branches, start=1):
+                with aux_bn_branch(module, branch):
+                    loss = loss + module(factor * images).square().sum()
+            loss.backward()
+    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for name, parameter in twin.named_parameters():
+        assert (parameter.grad is None) == (expected[name] is None), name
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, expected[name], msg=name)
+
+
+def test_forwards_without_a_backward_pass_are_forgotten():
+    model = convert_aux_bn(nn.Sequential(nn.BatchNorm2d(3))).train()
+    for _ in range(100):
+        model(torch.randn(2, 3, 2, 2))
+    assert len(model[0].past_branches) < 100
 
 
 def test_deep_copy_keeps_branches_apart():

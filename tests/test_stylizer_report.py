@@ -10,9 +10,7 @@ from torch import nn
 
 from timm_debias import Stylizer, cli, create_stylizer
 from timm_debias.data.shapes_textures import CLASSES, ShapesTextures
-from timm_debias.stylizer_report import cost
 from timm_debias.stylizer_report import main as report_main
-from timm_debias.stylizer_report.cost import count_macs, count_parameters
 from timm_debias.stylizer_report.readers import CueReader, read_cues, train_reader
 from timm_debias.stylizer_report.statistics import mirrored, shuffled, statistics_removed
 
@@ -118,28 +116,6 @@ class TestReferences:
         assert sum(place != index for index, place in enumerate(places)) > 10
         assert torch.equal(found[:, :, 48:], self.images[:, :, 48:])
         assert torch.equal(found[..., 60:], self.images[..., 60:])
-
-
-class TestCost:
-    class Convolution(Keep):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 8, 3, padding=1, bias=False)
-
-        def decode(self, features, style, alpha):
-            return self.conv(features[0])[:, :3]
-
-    def test_counts(self):
-        stylizer = self.Convolution()
-        assert count_parameters(stylizer) == 3 * 8 * 9
-        assert count_macs(stylizer, 32) == 3 * 8 * 9 * 32 * 32
-
-    def test_times_are_ratios_within_a_turn(self, monkeypatch):
-        """Turns of (step, stylizer) seconds; the first only warms up, and a slow turn slows both alike."""
-        clock = iter([100, 90, 2.0, 1.0, 20.0, 8.0, 2.0, 1.2])
-        monkeypatch.setattr(cost, '_seconds', lambda call: next(clock))
-        found = cost.time_stylizers({'keep': Keep()}, batch_size=2, repeats=3)
-        assert found['keep'] == pytest.approx({'ms': 1000 * 1.2 / 2, 'ratio': 0.5, 'spread': 0.1})
 
 
 @pytest.mark.slow

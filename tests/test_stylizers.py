@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from timm_debias import DebiasError, Stylizer, create_stylizer, list_stylizers, register_stylizer
+from timm_debias.benchmark.size import count_macs
 from timm_debias.data.shapes_textures import ShapesTextures
-from timm_debias.stylizer_report.cost import count_macs
 from timm_debias.stylizers import registry, save_stylizer
 from timm_debias.stylizers.adain_lite import AdainLite
 from timm_debias.stylizers.base import adain, mean_std

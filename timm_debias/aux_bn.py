@@ -6,6 +6,7 @@ keeps its name and its parameters, which serve the clean images (main); a child 
 
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -21,25 +22,46 @@ Branch = Literal['main', 'aux', 'split']
 """Which batch norm a training forward uses: `split` takes [clean; stylised], halves of one batch."""
 
 _AUX_KEY = '.aux_bn.'
+_REMEMBERED = 64
+"""Forwards of a module before a backward pass: two, but for modules that a model uses several times."""
 
 
 class _AuxBatchNorm(nn.Module):
     """Mixin before a batch norm class: chooses between that batch norm (main) and the child `aux_bn`."""
 
     branch: Branch
+    past_branches: deque[Branch]
     aux_bn: nn.Module
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or self.branch == 'main':
+        if not self.training:
             return super().forward(x)
-        if self.branch == 'aux':
+        branch = self._branch_of_this_forward()
+        if branch == 'main':
+            return super().forward(x)
+        if branch == 'aux':
             return self._activate(self.aux_bn(x))
         if x.shape[0] % 2:
             raise DebiasError(
                 f'auxiliary batch norm expects [clean; stylised] halves of one batch, found {x.shape[0]} images'
             )
+        if _fits_one_buffer(x, self):
+            return self._activate(_normalize_halves(x, self, self.aux_bn))
         clean, stylised = x.chunk(2)
         return self._activate(torch.cat([self._normalize(clean), self.aux_bn(stylised)]))
+
+    def _branch_of_this_forward(self) -> Branch:
+        """Return the branch, also where gradient checkpointing computes a forward again, in the backward pass.
+
+        By then `aux_bn_branch` has ended. The backward pass goes through forwards last to first, so what is computed
+        again is the last forward that has not been yet.
+        """
+        if torch.compiler.is_compiling():
+            return self.branch  # Part of the graph, forward and backward.
+        if torch._C._current_graph_task_id() == -1:
+            self.past_branches.append(self.branch)
+            return self.branch
+        return self.past_branches.pop()
 
     def _normalize(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the main batch norm without the activation that timm fuses into some."""
@@ -95,6 +117,69 @@ _AUX_CLASSES: dict[type[nn.Module], tuple[type[_AuxBatchNorm], type[nn.Module]]]
 }
 
 
+def _fits_one_buffer(x: torch.Tensor, norm: Any) -> bool:
+    # On other devices, batch norm may run in kernels (cuDNN) that write into no buffer of ours, and compiled, the copy
+    # is one with the normalisation. torch's kernel takes dense tensors alone; one value a channel is an error, which
+    # torch words better.
+    return (
+        x.device.type == 'cpu'
+        and not torch.compiler.is_compiling()
+        and not isinstance(norm, nn.SyncBatchNorm)
+        and norm.momentum is not None
+        and (x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)))
+        and x.numel() > 2 * x.shape[1]
+    )
+
+
+def _normalize_halves(x: torch.Tensor, main: Any, aux: Any) -> torch.Tensor:
+    """Return `torch.cat([main(clean), aux(stylised)])`, bit for bit, without the copy."""
+    for norm in (main, aux):
+        if norm.track_running_stats:
+            norm.num_batches_tracked.add_(1)
+    return _HalvesBatchNorm.apply(x, main.weight, main.bias, aux.weight, aux.bias, (main, aux))
+
+
+class _HalvesBatchNorm(torch.autograd.Function):
+    """Batch norm in train mode of the halves of a batch, each by parameters of its own, into one tensor.
+
+    The backward pass does copy: no kernel writes the gradient of a batch norm where it is told to.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        *parameters, norms = arguments
+        output = torch.empty_like(x)
+        saved = [x]
+        for norm, half, output_half in zip(norms, x.chunk(2), output.chunk(2), strict=True):
+            # Under autocast x is in half precision; statistics have the precision of parameters and running statistics.
+            like = next(tensor for tensor in (norm.weight, norm.running_mean, x) if tensor is not None)
+            mean, inverse_std = like.new_empty(norm.num_features), like.new_empty(norm.num_features)
+            torch.ops.aten.native_batch_norm.out(
+                half, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps,
+                out=output_half, save_mean=mean, save_invstd=inverse_std,
+            )  # fmt: skip
+            saved += [mean, inverse_std]
+        ctx.save_for_backward(*saved, parameters[0], parameters[2])
+        ctx.eps = [norm.eps for norm in norms]
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[Any, ...]:
+        x, main_mean, main_inverse_std, aux_mean, aux_inverse_std, main_weight, aux_weight = ctx.saved_tensors
+        statistics = ((main_weight, main_mean, main_inverse_std), (aux_weight, aux_mean, aux_inverse_std))
+        affine = main_weight is not None
+        halves = [
+            torch.ops.aten.native_batch_norm_backward(
+                gradient, half, weight, None, None, mean, inverse_std, True, eps, [True, affine, affine]
+            )
+            for gradient, half, eps, (weight, mean, inverse_std) in zip(
+                gradients[0].chunk(2), x.chunk(2), ctx.eps, statistics, strict=True
+            )
+        ]
+        (clean, *main), (stylised, *aux) = halves
+        return torch.cat([clean, stylised]), *main, *aux, None
+
+
 def convert_aux_bn(model: nn.Module) -> nn.Module:
     """Give every batch norm of `model` an auxiliary one, in place, and return the model.
 
@@ -144,6 +229,7 @@ def _convert(norm: Any) -> None:
     norm.__class__ = aux_class
     norm.aux_bn = aux
     norm.branch = 'main'
+    norm.past_branches = deque(maxlen=_REMEMBERED)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ COMMANDS = {
     'release': ('timm_debias.weights.release', 'turn a training run into a folder to publish'),
     'average': ('timm_debias.weights.average', 'average the weights of checkpoints'),
     'export': ('timm_debias.weights.export', 'write a model as ONNX, TorchScript or an exported program'),
+    'benchmark': ('timm_debias.benchmark.main', 'measure what debiased training costs, or project what a run will'),
     'make-benchmark': (
         'timm_debias.make_benchmark.main',
         'make stylised, corrupted or cue-conflict images from an image folder',

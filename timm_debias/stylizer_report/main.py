@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from ..benchmark.size import IMG_SIZE, count_macs, count_parameters
+from ..benchmark.stylisation import time_stylizers
 from ..data.shapes_textures import CLASSES
-from ..errors import DebiasError, did_you_mean
+from ..errors import DebiasError
 from ..files import write_text
 from ..flags import Parser, add_flags, config_from
 from ..log import setup_logging
@@ -17,10 +19,9 @@ from ..pictures import save_grid
 from ..stylizer_training.data import Crops, find_images
 from ..stylizer_training.measure import Transfer, psnr, texture_removed
 from ..stylizer_training.texture import RandomTexture
-from ..stylizers import Stylizer, create_stylizer, list_stylizers
-from ..stylizers.registry import describe_stylizers
+from ..stylizers import Stylizer
+from ..stylizers.registry import create_stylizers, describe_stylizers
 from .config import StylizerReportConfig
-from .cost import IMG_SIZE, count_macs, count_parameters, time_stylizers
 from .readers import CueReader, read_cues, train_reader
 from .statistics import REFERENCES, statistics_removed
 
@@ -83,18 +84,7 @@ def _create(config: StylizerReportConfig) -> dict[str, Stylizer]:
             raise DebiasError(f'{flag} is {value}; expected at least {least}')
     if config.pairs % len(CLASSES):
         raise DebiasError(f'--pairs is {config.pairs}; expected a multiple of the {len(CLASSES)} classes')
-    weights = {}
-    for item in config.weights or []:
-        name, separator, path = item.partition('=')
-        if not separator:
-            raise DebiasError(f"--weights '{item}': expected NAME=PATH")
-        if name not in config.stylizers:
-            raise DebiasError(f"--weights '{item}': --stylizers does not name '{name}'")
-        weights[name] = path
-    for name in config.stylizers:
-        if name not in list_stylizers():
-            raise DebiasError(f"--stylizers: unknown stylizer '{name}'. {did_you_mean(name, list_stylizers())}")
-    return {name: create_stylizer(name, weights.get(name)) for name in config.stylizers}
+    return create_stylizers(config.stylizers, config.weights or [], '--weights')
 
 
 def _report(config: StylizerReportConfig, stylizers: Mapping[str, Stylizer], images: torch.Tensor) -> dict[str, Any]:

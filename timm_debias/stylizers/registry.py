@@ -1,7 +1,7 @@
 """The registry of stylizers: one file and one decorator make a new one known everywhere."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..errors import DebiasError, did_you_mean
 from .base import Stylizer
@@ -47,3 +47,28 @@ def create_stylizer(name: str, weights: str | os.PathLike | None = None) -> Styl
     if name not in _factories:
         raise DebiasError(f"unknown stylizer '{name}'. {did_you_mean(name, _factories)}")
     return _factories[name](weights).eval().requires_grad_(False)
+
+
+def create_stylizers(names: Sequence[str], weights: Sequence[str], weights_flag: str) -> dict[str, Stylizer]:
+    """Create the stylizers that `--stylizers` names.
+
+    Args:
+        names: Registered names.
+        weights: NAME=PATH for those whose weights are not where they are by default, from `weights_flag`.
+        weights_flag: Name of that flag, for messages.
+
+    Raises:
+        DebiasError: as `create_stylizer`, and weights of a stylizer that is not named.
+    """
+    paths = {}
+    for item in weights:
+        name, separator, path = item.partition('=')
+        if not separator:
+            raise DebiasError(f"{weights_flag} '{item}': expected NAME=PATH")
+        if name not in names:
+            raise DebiasError(f"{weights_flag} '{item}': --stylizers does not name '{name}'")
+        paths[name] = path
+    for name in names:
+        if name not in _factories:
+            raise DebiasError(f"--stylizers: unknown stylizer '{name}'. {did_you_mean(name, _factories)}")
+    return {name: create_stylizer(name, paths.get(name)) for name in names}

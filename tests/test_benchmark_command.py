@@ -1,0 +1,180 @@
+"""The command `timm-debias benchmark` on tiny models."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torchvision.io import decode_image
+
+from timm_debias import cli
+from timm_debias.benchmark import loading, suite
+from timm_debias.benchmark.steps import Setup
+from timm_debias.benchmark.timing import Ratio
+
+TINY = ['--model', 'test_resnet', '--img-size', '32', '-b', '2', '--device', 'cpu', '--repeats', '1']
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Loading unmeasured, and a small matrix product."""
+    found = {'loading': Ratio(1.0, 0.9, 1.1), 'decoding': Ratio(1.2, 1.1, 1.3)}
+    monkeypatch.setattr(suite, 'measure_loading', lambda setup, workers, repeats: found)
+    monkeypatch.setattr(suite, 'matmul_rate', lambda setup, repeats: 1e12)
+
+
+def test_suite(quick, tmp_path, capsys):
+    assert cli.run('benchmark', ['--suite', *TINY, '--output', str(tmp_path)]) == 0
+    report = json.loads((tmp_path / 'benchmark.json').read_text())
+    assert [row['name'] for row in report['rows']] == [
+        'plain step, 2n images',
+        'auxiliary batch norm',
+        'debiased step, adain_lite',
+        'rest of the debiased step',
+        "reference's step",
+        'stylisation, adain_lite',
+        'stylisation, adain_vgg19',
+        'stylisation, band_statistics',
+        'stylisation, fourier_amplitude',
+        'peak memory',
+        'arithmetic a second, plain step',
+        'arithmetic a second, debiased step, adain_lite',
+        'data loading',
+        'JPEG decoding, torchvision',
+    ]
+    assert all(0 < row['low'] <= row['value'] <= row['high'] for row in report['rows'])
+    assert all(row['limit'] is None for row in report['rows']), 'targets are those of ResNet-50'
+    assert report['settings']['precision'] == 'float32'
+    assert report['settings']['threads'] == torch.get_num_threads()
+    assert set(report['images_per_second']) == {'plain step', 'debiased step, adain_lite', "reference's step"}
+    assert capsys.readouterr().out == (tmp_path / 'benchmark.md').read_text()
+
+
+def test_check(quick, tmp_path, capsys):
+    assert cli.run('benchmark', [*TINY, '--output', str(tmp_path)]) == 0
+    path = tmp_path / 'benchmark.json'
+    report = json.loads(path.read_text())
+    for row in report['rows']:
+        row['value'] *= 0.1 if row['at_least'] else 10
+    path.write_text(json.dumps(report))
+    again = [*TINY, '--output', str(tmp_path / 'again'), '--check', str(path)]
+    assert cli.run('benchmark', again) == 0
+    next(row for row in report['rows'] if row['name'] == 'peak memory')['value'] = 0.01
+    path.write_text(json.dumps(report))
+    capsys.readouterr()
+    assert cli.run('benchmark', again) == 1
+    assert 'Regression: peak memory' in capsys.readouterr().err
+
+
+def test_archs(tmp_path):
+    argv = ['--archs', 'test_resnet', 'test_resnet@48', '--stylizers', 'band_statistics', *TINY[2:]]
+    assert cli.run('benchmark', [*argv, '--output', str(tmp_path)]) == 0
+    report = json.loads((tmp_path / 'benchmark.json').read_text())
+    assert [(row['model'], row['img_size']) for row in report['archs']] == [('test_resnet', 32), ('test_resnet', 48)]
+    assert report['cost_model'] is None
+    assert report['settings']['stylizer'] == 'band_statistics'
+
+
+@pytest.mark.parametrize(
+    ('argv', 'message'),
+    [
+        (['--suite', '--archs', 'test_vit'], '--suite and --archs'),
+        (['--model', 'test_resnett'], "Did you mean 'test_resnet"),
+        (['--stylizers', 'adain_light'], "Did you mean 'adain_lite'"),
+        (['--stylizer-weights', 'adain_lite'], 'NAME=PATH'),
+        (['--archs', 'test_vit', '--stylizers', 'adain_lite', 'band_statistics'], 'one stylizer'),
+        (['--archs', 'test_vit', '--check', 'x.json'], 'does not go with --archs'),
+        (['--project-recipe', 'x', '--stylizers', 'band_statistics'], 'the stylizer of the recipe'),
+        (['--project-recipe', 'x', '--images-per-second', '0'], '--images-per-second is 0'),
+        (['--world-size', '16'], 'belong to --project-recipe'),
+        (['--repeats', '0'], '--repeats is 0'),
+        (['--batch-size', '1'], '--batch-size is 1'),
+        (['--img-size', '8'], '--img-size is 8'),
+        (['--model', 'test_vit', '--img-size', '33'], 'test_vit does not take images of 33 pixels'),
+        (['--amp', '--model-dtype', 'bfloat16'], '--amp needs a float32 model'),
+        (['--device', 'meta'], 'measures on cpu and cuda'),
+        (['--check', 'absent.json'], 'No such file'),
+    ],
+)
+def test_mistakes(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    device = [] if '--device' in argv else ['--device', 'cpu']
+    assert cli.run('benchmark', [*argv, *device]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestLoading:
+    setup = Setup('test_resnet', 48, 4, torch.device('cpu'))
+
+    @pytest.fixture
+    def folder(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(loading, '_PHOTOGRAPH', (40, 60))
+        self.files = loading.draw_photographs(tmp_path / 'train', 8)
+        return str(tmp_path)
+
+    def test_photographs(self, folder):
+        images = [decode_image(str(file)).float() for file in self.files]
+        assert {image.shape for image in images} == {(3, 40, 60)}
+        assert all(image.std() > 20 for image in images)
+        assert len({file.parent.name for file in self.files}) == 2
+
+    def test_both_loaders_do_the_same(self, folder):
+        ours = loading._our_loader(self.setup, folder, 4, 0)
+        theirs = loading._timm_loader(self.setup, folder, 4, 0)
+        assert str(ours.dataset.transform) == str(theirs.dataset.transform)
+        assert ours.loader.num_workers == theirs.loader.num_workers == 0
+        torch.testing.assert_close(ours.mean, theirs.mean)
+        shapes = [[images.shape for images, _ in loader] for loader in (ours, theirs)]
+        assert shapes == [[(4, 3, 48, 48)] * 2] * 2
+
+    def test_ratios(self, folder, monkeypatch):
+        took = {'ours': [2.0], 'timm': [1.0], 'torchvision': [1.0], 'Pillow': [3.0]}
+        monkeypatch.setattr(loading, '_IMAGES', 4)
+
+        def timed(calls, repeats):
+            for call in calls.values():
+                call()
+            return {name: took[name] for name in calls}
+
+        monkeypatch.setattr(loading, 'time_in_turns', timed)
+        found = loading.measure_loading(self.setup, 0, 1)
+        assert found['loading'].median == 0.5, 'half the images a second'
+        assert found['decoding'].median == 3.0
+
+
+def test_a_cuda_device_is_the_default_where_there_is_one(monkeypatch):
+    from timm_debias.benchmark.config import SetupConfig, setup_from
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert setup_from(SetupConfig()).device.type == 'cuda'
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert setup_from(SetupConfig()).device.type == 'cpu'
+
+
+class TestOnCudaByStandIn:
+    """What is asked of torch.cuda, without a device."""
+
+    def test_rows(self, monkeypatch):
+        cuda = SimpleNamespace(device=torch.device('cuda'), model='x', img_size=1)
+        monkeypatch.setattr(suite, 'busy_share', lambda step, device: 0.97)
+        monkeypatch.setattr(suite, 'host_waits', lambda step: 0)
+        rows = suite._cuda_rows(cuda, {'debiased step, adain_lite': None}, 'adain_lite')
+        assert [(row.name, row.value) for row in rows] == [('device busy', 0.97), ('waits of the host', 0.0)]
+
+    def test_waits_are_counted_from_the_warnings_of_torch(self, monkeypatch):
+        import warnings
+
+        from timm_debias.benchmark.device_use import host_waits
+
+        modes = []
+        monkeypatch.setattr(torch.cuda, 'get_sync_debug_mode', lambda: 0)
+        monkeypatch.setattr(torch.cuda, 'set_sync_debug_mode', modes.append)
+
+        def step():
+            for _ in range(3):
+                warnings.warn('called a synchronizing CUDA operation', stacklevel=1)
+            warnings.warn('something else', stacklevel=1)
+
+        assert host_waits(step) == 3
+        assert modes == ['warn', 0]

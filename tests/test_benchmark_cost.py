@@ -1,0 +1,181 @@
+"""The cost model, traffic between processes and the projection of recipes, against simulations and hand calculation."""
+
+import itertools
+
+import pytest
+import timm
+import torch
+import yaml
+from torch import nn
+
+from timm_debias import DebiasError, create_stylizer
+from timm_debias.benchmark import recipe as recipes
+from timm_debias.benchmark.archs import ArchResult, format_archs, measure_archs, predict
+from timm_debias.benchmark.config import ProjectConfig
+from timm_debias.benchmark.cost_model import CostModel, Measured, debiased_ratio, fit, leave_one_out
+from timm_debias.benchmark.recipe import Cost, counted_cost, format_projection, read_recipe
+from timm_debias.benchmark.size import Size
+from timm_debias.benchmark.steps import Setup
+from timm_debias.benchmark.timing import Ratio
+from timm_debias.benchmark.traffic import (
+    Payload,
+    all_reduce_bytes,
+    exchanged_style_bytes,
+    gathered_style_bytes,
+    payload,
+)
+
+SIZES = [Size(0, int(macs), int(activations)) for macs, activations in ((1e9, 1e7), (4e9, 2e7), (3e8, 9e6), (2e8, 1e6))]
+
+
+class TestCostModel:
+    def test_recovers_a_machine_that_follows_it(self):
+        truth = CostModel(2e-11, 3e-10)
+        measured = [Measured(size, truth.seconds(size)) for size in SIZES]
+        assert fit(measured) == pytest.approx(truth)
+        assert leave_one_out(measured) == pytest.approx([one.seconds for one in measured])
+
+    @pytest.mark.parametrize('truth', [CostModel(-1e-12, 3e-9), CostModel(2e-10, -1e-9)])
+    def test_nothing_costs_less_than_nothing(self, truth):
+        """The least squares with one coefficient alone, found by trying."""
+        measured = [Measured(size, truth.seconds(size)) for size in SIZES]
+        found = fit(measured)
+        assert min(found) == 0
+
+        def error(model):
+            return sum((model.seconds(one.size) / one.seconds - 1) ** 2 for one in measured)
+
+        for factor in (0.98, 1.02):
+            assert error(found) < error(CostModel(*(factor * coefficient for coefficient in found)))
+
+    def test_debiased_ratio(self):
+        """Two plain steps and the stylisation; with multi-grid half the pixels cost half of both."""
+        assert debiased_ratio(plain=2.0, stylisation=0.5) == 2.25
+        assert debiased_ratio(plain=2.0, stylisation=0.5, stylised_share=0.5) == 1.625
+
+
+class TestTraffic:
+    def test_ring_all_reduce(self):
+        """Every process passes on a chunk N − 1 times to sum up, and N − 1 times to hand the sums out."""
+        for world in (2, 3, 8):
+            sent = [0.0] * world
+            for _, process in itertools.product(range(2 * (world - 1)), range(world)):
+                sent[process] += 1000 / world
+            assert sent == pytest.approx([all_reduce_bytes(1000, world)] * world)
+
+    def test_styles(self):
+        """All permutations of a batch of three processes with two images each."""
+        received = 0
+        permutations = list(itertools.permutations(range(6)))
+        for permutation in permutations:
+            received += sum(100 for image, partner in enumerate(permutation) if image // 2 != partner // 2)
+        mean = received / len(permutations) / 3
+        assert mean == pytest.approx(exchanged_style_bytes(100, 2, 3))
+        assert gathered_style_bytes(100, 2, 3) == 2 * 2 * 100
+
+    def test_payload(self):
+        model = timm.create_model('test_resnet')
+        channels = sum(module.num_features for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        found = payload(model, create_stylizer('band_statistics'), 32)
+        assert found.aux_gradients == 4 * 2 * channels
+        assert found.gradients == 4 * (parameters + 2 * channels)
+        norms = 2 * sum(isinstance(module, nn.BatchNorm2d) for module in timm.create_model('test_resnet').modules())
+        assert found.buffers == 2 * 4 * 2 * channels + 8 * norms
+        assert found.style == 4 * 2 * 3 * 4  # Mean and deviation of three colours in four bands.
+
+
+def write_recipe(folder, name='tiny', **changes):
+    values = dict(model='test_resnet', img_size=64, batch_size=64, epochs=100, debias=True) | changes
+    folder.mkdir(exist_ok=True)
+    (folder / f'{name}.yaml').write_text(yaml.safe_dump(values))
+
+
+class TestProjection:
+    def test_hours_by_hand(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        write_recipe(tmp_path / 'hparams')
+        cost = Cost(plain=0.001, ratio=2.1, source='Given')
+        sent = Payload(gradients=100_000_000, aux_gradients=200_000, buffers=400_000, style=100_000)
+        options = ProjectConfig(world_size=8, num_images=1_000_000)
+        text = format_projection('tiny', read_recipe('tiny'), cost, sent, options)
+        # 100 epochs of a million images at 1 ms: 27.8 hours; a step of 64 images takes 134 ms.
+        assert '| device hours | 27.8 | 58.3 |' in text
+        assert '| hours on 8 devices | 3.5 | 7.3 |' in text
+        assert '| clean images a second and device | 1,000 | 476 |' in text
+        # Ring all-reduce of 100 MB in two thirds of 134.4 ms: 175 MB in 89.6 ms.
+        assert '| 8 | 7.29 | 175.0 | 1.95 | 5.6 | 45 |' in text
+        assert '| 1,024 | 0.06 | 199.8 | 2.23 | 6.4 | 6,547 |' in text
+
+    def test_counted_cost(self):
+        """A step is three forward passes; stylising is one of the stylizer."""
+        assert counted_cost(0.001, model_macs=4_000, stylizer_macs=1_200).ratio == pytest.approx(2.1)
+
+    def test_measured_or_given(self, tmp_path, monkeypatch, capsys):
+        from timm_debias import cli
+
+        monkeypatch.chdir(tmp_path)
+        write_recipe(tmp_path / 'hparams', img_size=32, epochs=1)
+        assert cli.run('benchmark', ['--project-recipe', 'tiny', '--images-per-second', '500']) == 0
+        assert '| clean images a second and device | 500 |' in capsys.readouterr().out
+        flags = ['--device', 'cpu', '-b', '2', '--repeats', '1']
+        assert cli.run('benchmark', ['--project-recipe', 'hparams/tiny.yaml', *flags]) == 0
+        assert 'Measured on this cpu, 2 clean images' in capsys.readouterr().out
+
+    def test_mistakes(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(DebiasError, match='no folder hparams'):
+            read_recipe('tiny')
+        write_recipe(tmp_path / 'hparams')
+        write_recipe(tmp_path / 'hparams', 'plain', debias=False)
+        with pytest.raises(DebiasError, match="Did you mean 'tiny'"):
+            read_recipe('tiiny')
+        with pytest.raises(DebiasError, match='does not train debiased'):
+            read_recipe('plain')
+        with pytest.raises(DebiasError, match=r'absent\.yaml'):
+            read_recipe('absent.yaml')
+
+    def test_size_of_the_model_where_the_recipe_names_none(self):
+        assert recipes._default_size('test_vit') == 160
+        assert recipes._default_size('resnet50.a1_in1k') == 224
+
+
+class TestArchs:
+    def results(self):
+        truth = CostModel(1e-11, 1e-9)
+        return [
+            ArchResult(f'model{number}', 64, size, truth.seconds(size), 0.01, Ratio(2.2, 2.1, 2.3))
+            for number, size in enumerate(SIZES)
+        ]
+
+    def test_predictions(self):
+        results = self.results()
+        for result, prediction in zip(results, predict(results), strict=True):
+            assert prediction['plain'] == pytest.approx(result.plain)
+            assert prediction['debiased'] == pytest.approx(2 + 0.01 / result.plain)
+        assert predict(results[:2]) == []
+
+    def test_table(self):
+        lines = format_archs(self.results()).splitlines()
+        assert lines[2] == '| model0, 64 | 1.00 | 10.0 | 20.0 | 2.20 | 2.10 – 2.30 | 20.0 | 2.50 |'
+        assert len({line.count('|') for line in lines}) == 1
+
+    def test_measured_at_their_own_sizes(self):
+        setup = Setup('', 32, 2, torch.device('cpu'))
+        found = measure_archs(setup, ['test_resnet', 'test_resnet@64'], create_stylizer('band_statistics'), 1)
+        assert [(result.model, result.img_size) for result in found] == [('test_resnet', 32), ('test_resnet', 64)]
+        assert found[1].size.macs == pytest.approx(4 * found[0].size.macs, rel=0.05)
+
+    @pytest.mark.parametrize(
+        ('arch', 'message'),
+        [
+            ('test_resnett', "Did you mean 'test_resnet"),
+            ('test_resnet@big', 'NAME@IMG_SIZE'),
+            ('test_vit@33', '33 pixels'),
+        ],
+    )
+    def test_mistakes_are_found_before_any_work(self, monkeypatch, arch, message):
+        monkeypatch.setattr('timm_debias.benchmark.archs.time_in_turns', lambda *arguments: pytest.fail('measured'))
+        setup, stylizer = Setup('', 32, 2, torch.device('cpu')), create_stylizer('adain_lite')
+        with pytest.raises(DebiasError, match=message):
+            measure_archs(setup, ['test_resnet', arch], stylizer, 1)

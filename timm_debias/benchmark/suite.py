@@ -1,0 +1,199 @@
+"""The rows of a measurement: what each part of a debiased step costs beside timm's plain step."""
+
+import logging
+import os
+import platform
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import timm
+import torch
+
+from ..stylizers import Stylizer, create_stylizer, list_stylizers
+from ..stylizers.adain_vgg19 import AdainVgg19
+from .device_use import arithmetic_share, busy_share, host_waits, matmul_rate, step_macs
+from .loading import measure_loading
+from .memory import peak_bytes
+from .reference import reference_step
+from .results import Row
+from .size import count_macs, model_size
+from .steps import DebiasedModel, PlainModel, Setup, Step, rest_step, stylise_call
+from .timing import ratio_of, summary, time_in_turns
+
+_logger = logging.getLogger(__name__)
+
+PLAIN_STEPS = 'plain steps'
+TARGET_STYLIZER = 'adain_lite'
+_LIMITS = {
+    f'debiased step, {TARGET_STYLIZER}': {'cpu': 2.3, 'cuda': 2.2},
+    'auxiliary batch norm': {'cpu': 1.05, 'cuda': 1.03},
+    'rest of the debiased step': {'cpu': 0.02, 'cuda': 0.02},
+    'peak memory': {'cpu': 1.1, 'cuda': 1.1},
+    'data loading': {'cpu': 0.95, 'cuda': 0.95},
+    'device busy': {'cuda': 0.95},
+    'waits of the host': {'cuda': 0.0},
+}
+"""Row -> device -> what it must reach; see `has_targets`."""
+
+
+class Measurement(NamedTuple):
+    """Rows, and the seconds and images a second that they came from."""
+
+    rows: list[Row]
+    seconds: dict[str, float]
+    images_per_second: dict[str, float]
+
+
+def has_targets(setup: Setup) -> bool:
+    """Whether the targets are meant for this setup.
+
+    They are for ResNet-50 at 224 pixels: on a CPU 8 clean images in float32, on CUDA compiled, in bfloat16 and
+    channels_last layout.
+    """
+    if (setup.model, setup.img_size) != ('resnet50', 224):
+        return False
+    lower = setup.amp_dtype or setup.model_dtype
+    if setup.device.type == 'cpu':
+        return setup.batch_size == 8 and lower == torch.float32
+    return lower == torch.bfloat16 and setup.channels_last and setup.torchcompile is not None
+
+
+def measure_steps(setup: Setup, stylizers: Mapping[str, Stylizer], repeats: int, is_suite: bool) -> Measurement:
+    """Time the plain step and the debiased one, whole and in parts, in turns.
+
+    Args:
+        setup: What to measure with.
+        stylizers: Those that whole steps are measured with.
+        repeats: Turns.
+        is_suite: Measure all that has a target, further stylizers and the reference's step.
+    """
+    size, n = model_size(setup.model, setup.img_size), setup.batch_size
+    plain, debiased = PlainModel(setup), DebiasedModel(setup)
+    steps: dict[str, Step] = {'plain step': plain.step(n), 'plain step, 2n images': plain.step(2 * n)}
+    steps['classify'] = debiased.classify_step()
+    for name, stylizer in stylizers.items():
+        steps[f'debiased step, {name}'] = debiased.step(stylizer)
+    reference = reference_step(setup) if is_suite else None
+    if is_suite:
+        steps['rest of the debiased step'] = rest_step(setup)
+        if reference is None:
+            _logger.info(f'{setup.model} has none of the batch norms that the reference splits: no row for its step.')
+        else:
+            steps["reference's step"] = reference
+    shown = {**every_stylizer(), **stylizers} if is_suite else dict(stylizers)
+    calls: dict[str, Callable[[], object]] = dict(steps)
+    calls |= {f'stylisation, {name}': stylise_call(setup, stylizer) for name, stylizer in shown.items()}
+    on_cuda = setup.device.type == 'cuda'
+    seconds = time_in_turns(calls, repeats, setup.device)
+    rows = _rows(setup, seconds)
+    rows.append(_memory_row(setup, steps, next(iter(stylizers))))
+    if on_cuda:
+        rows += _cuda_rows(setup, steps, next(iter(stylizers)))
+    medians = {name: summary(values).median for name, values in seconds.items()}
+    whole = [name for name in steps if name in ('plain step', "reference's step") or name.startswith('debiased step')]
+    speeds = {name: n / medians[name] for name in whole}
+    rows += _arithmetic_rows(setup, size.macs, stylizers, seconds, repeats)
+    return Measurement(rows, medians, speeds)
+
+
+def loading_rows(setup: Setup, repeats: int) -> list[Row]:
+    """Measure data loading, with as many processes as there are cores."""
+    found = measure_loading(setup, os.cpu_count() or 1, repeats)
+    rows = [
+        Row.of('data loading', "of timm's images a second", found['loading'], at_least=True),
+        Row.of('JPEG decoding, torchvision', "of Pillow's images a second", found['decoding'], at_least=True),
+    ]
+    return _with_limits(setup, rows)
+
+
+def settings_of(setup: Setup, repeats: int) -> dict[str, Any]:
+    """Return what a result depends on."""
+    on_cuda = setup.device.type == 'cuda'
+    load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
+    cpu = platform.processor() or platform.machine()
+    return {
+        'model': setup.model,
+        'img_size': setup.img_size,
+        'batch_size': setup.batch_size,
+        'device': setup.device.type,
+        'device_name': torch.cuda.get_device_name(setup.device) if on_cuda else cpu,
+        'threads': torch.get_num_threads(),
+        'load_average': load,
+        'precision': precision_name(setup),
+        'channels_last': setup.channels_last,
+        'torchcompile': setup.torchcompile,
+        'repeats': repeats,
+        'torch': torch.__version__,
+        'timm': timm.__version__,
+    }
+
+
+def precision_name(setup: Setup) -> str:
+    """Return the precision in words."""
+    dtype = str(setup.amp_dtype or setup.model_dtype).removeprefix('torch.')
+    return dtype if setup.amp_dtype is None else f'amp {dtype}'
+
+
+def _rows(setup: Setup, seconds: Mapping[str, list[float]]) -> list[Row]:
+    base = seconds['plain step']
+    rows = []
+    for name, own in seconds.items():
+        if name == 'classify':
+            ratio = ratio_of(own, seconds['plain step, 2n images'])
+            rows.append(Row.of('auxiliary batch norm', 'plain steps on 2n images', ratio))
+        elif name != 'plain step':
+            rows.append(Row.of(name, PLAIN_STEPS, ratio_of(own, base)))
+    return _with_limits(setup, rows)
+
+
+def _memory_row(setup: Setup, steps: Mapping[str, Step], stylizer: str) -> Row:
+    peaks = [
+        peak_bytes(step, setup.device) + step.held_bytes()
+        for step in (steps[f'debiased step, {stylizer}'], steps['plain step, 2n images'])
+    ]
+    row = Row.of('peak memory', 'of a plain step on 2n images', summary([peaks[0] / peaks[1]]))
+    return _with_limits(setup, [row])[0]
+
+
+def _cuda_rows(setup: Setup, steps: Mapping[str, Step], stylizer: str) -> list[Row]:
+    step = steps[f'debiased step, {stylizer}']
+    rows = [
+        Row.of('device busy', 'of the time', summary([busy_share(step, setup.device)]), at_least=True),
+        Row.of('waits of the host', 'a step', summary([float(host_waits(step))])),
+    ]
+    return _with_limits(setup, rows)
+
+
+def _arithmetic_rows(
+    setup: Setup,
+    macs: int,
+    stylizers: Mapping[str, Stylizer],
+    seconds: Mapping[str, list[float]],
+    repeats: int,
+) -> list[Row]:
+    rate = matmul_rate(setup, repeats)
+    n = setup.batch_size
+    counts = {'plain step': step_macs(macs, n)}
+    for name, stylizer in stylizers.items():
+        own = count_macs(stylizer, setup.img_size)
+        counts[f'debiased step, {name}'] = step_macs(macs, 2 * n, own, n)
+    unit = "of a large matrix product's"
+    return [
+        Row.of(f'arithmetic a second, {name}', unit, arithmetic_share(count, seconds[name], rate), at_least=True)
+        for name, count in counts.items()
+    ]
+
+
+def every_stylizer() -> dict[str, Stylizer]:
+    """Return all registered stylizers, that of the paper with random weights, which take the same time."""
+    return {
+        name: AdainVgg19().eval().requires_grad_(False) if name == 'adain_vgg19' else create_stylizer(name)
+        for name in list_stylizers()
+    }
+
+
+def _with_limits(setup: Setup, rows: list[Row]) -> list[Row]:
+    if not has_targets(setup):
+        return rows
+    kind = setup.device.type
+    return [Row(**{**vars(row), 'limit': _LIMITS.get(row.name, {}).get(kind)}) for row in rows]
