@@ -12,7 +12,7 @@ import torch
 
 from .. import __version__
 from ..errors import DebiasError
-from ..flags import Parser, add_flags, config_from
+from ..flags import Parser, add_config_flag, add_flags, config_from, parse_with_yaml
 from ..hashing import hash_weights
 from ..log import setup_logging
 from ..stylizers import create_stylizer
@@ -68,9 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=f'Stylizers: {stylizers}',
     )
     parser.add_argument('kind', choices=list(KINDS), help='what to make')
+    add_config_flag(parser)
     for config in CONFIGS:
         add_flags(parser, config)
-    args = parser.parse_args(argv)
+    args = parse_with_yaml(parser, argv)
     configs: dict[type, Any] = {config: config_from(config, args) for config in CONFIGS}
     check_numbers(args.kind, configs)
     common = configs[CommonConfig]
