@@ -36,13 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         DebiasError: a mistake in the flags, or an `--output` that holds something else.
     """
     setup_logging()
-    parser = Parser(
-        prog='timm-debias draw',
-        description='Write images of shapes_textures as PNG files in class folders, which sort as the classes do.',
-    )
-    add_config_flag(parser)
-    add_flags(parser, DrawConfig)
-    config = config_from(DrawConfig, parse_with_yaml(parser, argv))
+    config = config_from(DrawConfig, parse_with_yaml(build_parser(), argv))
     if config.output is None:
         raise DebiasError('no --output: name a new folder')
     dataset = ShapesTextures(config.split, config.img_size, config.seed, config.num_samples)
@@ -57,6 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise DebiasError(f'stopped by {error}; once that is mended, the same command goes on from here') from error
     _logger.info(f'{len(dataset):,} images of shapes_textures, {config.split}: {config.output}')
     return 0
+
+
+def build_parser() -> Parser:
+    """Return the parser of all flags."""
+    parser = Parser(
+        prog='timm-debias draw',
+        description='Write images of shapes_textures as PNG files in class folders, which sort as the classes do.',
+    )
+    add_config_flag(parser)
+    add_flags(parser, DrawConfig)
+    return parser
 
 
 def _write(dataset: ShapesTextures, output: Path) -> None:
