@@ -79,6 +79,18 @@ def test_a_study_without_axes(tmp_path):
     assert [run.name for run in runs[:3]] == ['plain.0', 'double.0', 'debiased.0']
 
 
+def test_recipe(tmp_path):
+    """The flags of a file that train.py takes as `-c`, relative to the study file; the study's own go before."""
+    (tmp_path / 'recipes').mkdir()
+    (tmp_path / 'recipes/a.yaml').write_text('epochs: 90\nlr: 0.1\ndebias: true\n')
+    run = expand(read_study(write(tmp_path, ('methods/plain', {'recipe': 'recipes/a.yaml', 'debias': False}))))[0]
+    assert {key: run.train[key] for key in ('epochs', 'lr', 'debias')} == {'epochs': 90, 'lr': 0.1, 'debias': False}
+    run = expand(read_study(write(tmp_path, ('train/recipe', 'recipes/a.yaml'))))[1]
+    assert (run.train['epochs'], run.train['lr']) == (8, 0.1)
+    with pytest.raises(DebiasError, match=r'methods: plain: recipe .*absent\.yaml: No such file'):
+        read_study(write(tmp_path, ('methods/plain', {'recipe': 'absent.yaml'})))
+
+
 def test_shards_are_all_runs_once(study):
     runs = expand(study)
     shards = [select(runs, [], (number, 5)) for number in range(1, 6)]

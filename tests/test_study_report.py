@@ -5,6 +5,7 @@ import json
 import math
 import re
 import statistics
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -233,6 +234,27 @@ def test_report_from_its_tables_alone(written, tmp_path):
     assert main(['study', str(path), '--from-results', '--report-dir', str(tmp_path)]) == 0
     for name in ('report.md', 'report.html', 'tests.csv', 'severities.svg'):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_mean_over_data_sets(tmp_path):
+    """Of the seeds that every data set has; the data sets themselves follow."""
+    study = read_study(study_file(tmp_path, data={'noto': {'label': 'Noto'}, 'twemoji': {}}))
+    rows = [
+        replace(row, data=data, figures={name: value + shift for name, value in row.figures.items()})
+        for row in ROWS
+        for data, shift in (('noto', 0.0), ('twemoji', 3.0))
+        if (data, row.seed) != ('twemoji', 4)
+    ]
+    groups = group_rows(study, rows)
+    assert [group.title for group in groups] == ['Mean over Noto, twemoji', 'Noto', 'twemoji']
+    pooled = groups[0].values('plain', 'folder_top1')
+    assert sorted(pooled) == [0, 1, 2, 3]
+    assert pooled[2] == pytest.approx(figures('plain', 2)['folder_top1'] + 1.5)
+    store(Collected(rows, MEASURED), tmp_path)
+    write_report(study, tmp_path)
+    markdown = (tmp_path / 'report.md').read_text()
+    assert '![Error by severity](mean.severities.svg)' in markdown
+    assert table(markdown.split('## twemoji')[1], 'Figures')['plain'][0] == '4'
 
 
 def test_csv_goes_round(tmp_path):

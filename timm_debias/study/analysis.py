@@ -50,13 +50,20 @@ class Group:
     runs: Mapping[str, Mapping[int, Mapping[str, float]]] = field(repr=False)
     """Figures by method and seed."""
 
+    pooled: tuple[str, ...] = ()
+    """Data sets that this is the mean of."""
+
     @property
     def title(self) -> str:
         """What to call it; empty where the study has one data set and one architecture."""
-        labels = [
-            axis[key].label for axis, key in ((self.study.data, self.data), (self.study.models, self.model)) if key
-        ]
-        return ', '.join(labels)
+        data = [self.study.data[key].label for key in self.pooled or (self.data,) if key]
+        model = [self.study.models[self.model].label] if self.model else []
+        return ', '.join([*(['Mean over ' + ', '.join(data)] if self.pooled else data), *model])
+
+    @property
+    def name(self) -> str:
+        """What its files are called; empty where the study has one data set and one architecture."""
+        return '.'.join(filter(None, ['mean' if self.pooled else self.data, self.model]))
 
     @property
     def methods(self) -> list[str]:
@@ -120,15 +127,16 @@ def group_rows(study: Study, rows: Sequence[Row]) -> list[Group]:
         DebiasError: a measure that no run has.
     """
     groups = []
-    for data in study.data or ['']:
-        for model in study.models or ['']:
+    for model in study.models or ['']:
+        own = []
+        for data in study.data or ['']:
             runs: dict[str, dict[int, Mapping[str, float]]] = {}
             for row in rows:
                 if (row.data, row.model) == (data, model) and row.figures is not None and row.method in study.methods:
                     runs.setdefault(row.method, {})[row.seed] = row.figures
             group = Group(study, data, model, _with_mce(study, runs))
-            if group.methods:
-                groups.append(group)
+            own += [group] if group.methods else []
+        groups += [_pooled(own), *own] if len(own) > 1 else own
     known = {column for group in groups for column in group.columns}
     for measure in study.measures:
         if known and measure.column not in known:
@@ -136,6 +144,21 @@ def group_rows(study: Study, rows: Sequence[Row]) -> list[Group]:
                 f"measures: {measure.label}: no run has '{measure.column}'. {did_you_mean(measure.column, known)}"
             )
     return groups
+
+
+def _pooled(groups: Sequence[Group]) -> Group:
+    """Return the mean over data sets, of the seeds and figures that all of them have."""
+    runs: dict[str, dict[int, Mapping[str, float]]] = {}
+    first = groups[0]
+    for method in first.study.methods:
+        everywhere = [group.runs.get(method, {}) for group in groups]
+        for seed in sorted(set.intersection(*(set(seeds) for seeds in everywhere))):
+            figures = [seeds[seed] for seeds in everywhere]
+            columns = [column for column in figures[0] if all(column in other for other in figures)]
+            runs.setdefault(method, {})[seed] = {
+                column: statistics.fmean(other[column] for other in figures) for column in columns
+            }
+    return Group(first.study, '', first.model, runs, pooled=tuple(group.data for group in groups))
 
 
 def _with_mce(
@@ -175,6 +198,12 @@ def format_tests(groups: Sequence[Group]) -> str:
                 points = item.points
                 numbers = [f'{number:.4f}' for number in (points.mean, points.low, points.high)]
                 tests = ['' if p is None else f'{p:.3g}' for p in (item.p, item.p_holm)]
-                names = [group.data, group.model, item.method, item.baseline, item.measure.label]
+                names = [
+                    'mean' if group.pooled else group.data,
+                    group.model,
+                    item.method,
+                    item.baseline,
+                    item.measure.label,
+                ]
                 writer.writerow([*names, points.count, *numbers, *tests, item.verdict])
     return file.getvalue()

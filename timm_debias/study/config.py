@@ -105,8 +105,7 @@ def read_study(path: Path) -> Study:
     Raises:
         DebiasError: a file that cannot be read, or the first mistake in it.
     """
-    # As JSON values, for they are compared with what earlier runs stored.
-    values = json.loads(json.dumps(read_yaml(path, str(path)), default=str))
+    values = _plain(read_yaml(path, str(path)))
     for key, value in values.items():
         if key not in _KEYS:
             raise DebiasError(f"{path}: unknown key '{key}'. {did_you_mean(str(key), _KEYS)}")
@@ -115,7 +114,7 @@ def read_study(path: Path) -> Study:
     missing = [key for key in _REQUIRED if key not in values]
     if missing:
         raise DebiasError(f'{path} lacks {", ".join(missing)}')
-    axes = {axis: _variants(values.get(axis, {}), f'{path}: {axis}') for axis in AXES}
+    axes = {axis: _variants(values.get(axis, {}), path.parent, f'{path}: {axis}') for axis in AXES}
     checkpoint = values.get('checkpoint', 'last')
     if checkpoint not in _CHECKPOINTS:
         raise DebiasError(f"{path}: 'checkpoint': {did_you_mean(checkpoint, _CHECKPOINTS)}")
@@ -126,7 +125,7 @@ def read_study(path: Path) -> Study:
         description=values.get('description', ''),
         discussion=values.get('discussion', ''),
         make=_steps(values.get('make', {}), f'{path}: make'),
-        train=values['train'],
+        train=_with_recipe(values['train'], path.parent, f'{path}: train'),
         validate=values['validate'],
         **axes,
         seeds=_seeds(values['seeds'], f'{path}: seeds'),
@@ -146,7 +145,7 @@ def _check_name(name: Any, where: str) -> None:
         raise DebiasError(f'{where}: {name!r} becomes part of file names; use letters, digits, _, + and -')
 
 
-def _variants(values: Mapping[str, Any], where: str) -> dict[str, Variant]:
+def _variants(values: Mapping[str, Any], folder: Path, where: str) -> dict[str, Variant]:
     variants = {}
     for name, flags in values.items():
         _check_name(name, where)
@@ -155,13 +154,27 @@ def _variants(values: Mapping[str, Any], where: str) -> dict[str, Variant]:
             label=str(flags.pop('label', name)),
             validate=dict(_mapping(flags.pop('validate', {}), f'{where}: {name}: validate')),
             times=_times(flags.pop('times', {}), f'{where}: {name}: times'),
-            train=flags,
+            train=_with_recipe(flags, folder, f'{where}: {name}'),
         )
     labels = [variant.label for variant in variants.values()]
     for label in labels:
         if labels.count(label) > 1:
             raise DebiasError(f"{where}: two have the label '{label}'")
     return variants
+
+
+def _with_recipe(flags: Flags, folder: Path, where: str) -> Flags:
+    """Return flags over those of the file that `recipe` names, relative to the folder of the study file."""
+    flags = dict(flags)
+    if 'recipe' not in flags:
+        return flags
+    path = folder / str(flags.pop('recipe'))
+    return _plain(read_yaml(path, f'{where}: recipe {path}')) | flags
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return JSON values, for they are compared with what earlier runs stored."""
+    return json.loads(json.dumps(values, default=str))
 
 
 def _times(values: Any, where: str) -> dict[str, float]:

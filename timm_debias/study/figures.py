@@ -18,7 +18,6 @@ _CONFLICTS = ('shapes_textures', 'folder-cue-conflict', 'cue-conflict')
 
 def draw_group(group: Group) -> list[Figure]:
     """Return the drawings of a group, those for which there are figures."""
-    name = '.'.join(filter(None, [group.data, group.model]))
     drawings: list[tuple[str, str, str]] = []
     for baseline in group.study.baselines:
         differences = group.differences(baseline)
@@ -29,7 +28,7 @@ def draw_group(group: Group) -> list[Figure]:
     drawings += [(f'{attack}', f'Accuracy under {attack}', drawing) for attack, drawing in _attacks(group)]
     drawings += [(f'bias-{conflict}', 'Shape bias by class', drawing) for conflict, drawing in _biases(group)]
     return [
-        Figure(f'{".".join(filter(None, [name, kind]))}.svg', title, standalone(drawing))
+        Figure(f'{".".join(filter(None, [group.name, kind]))}.svg', title, standalone(drawing))
         for kind, title, drawing in drawings
     ]
 
