@@ -70,8 +70,14 @@ def test_flags_of_a_run(study):
         **common, 'data_dir': '${DATA}/train', 'epochs': 4, 'debias': True, 'debias_gamma': 0.9
     }  # fmt: skip
     assert run.validate == {**common, 'seed': 7, **STUDY['validate']}
-    assert runs['noto.resnet.double.0'].train['epochs'] == 8
+    assert repr(runs['noto.resnet.double.0'].train['epochs']) == '8'
     assert filled(run.validate['benchmark_dir'], run.variables | {'DATA': '/d'}) == ['folder=/d/twemoji/test']
+
+
+def test_times_of_a_list(tmp_path):
+    changes = [('train/decay_milestones', [2, 3]), ('methods/double/times', {'epochs': 1.5, 'decay_milestones': 2})]
+    run = expand(read_study(write(tmp_path, *changes)))[1]
+    assert repr((run.train['epochs'], run.train['decay_milestones'])) == '(6, [4, 6])'
 
 
 def test_a_study_without_axes(tmp_path):

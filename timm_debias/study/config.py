@@ -50,7 +50,7 @@ class Variant:
     train: Flags
     validate: Flags
     times: dict[str, float]
-    """Flags of train.py to multiply, such as the epochs of a baseline of equal compute."""
+    """Flags of train.py to multiply, lists number by number: the epochs of a baseline of equal compute, say."""
 
 
 @dataclass(frozen=True)

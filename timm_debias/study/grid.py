@@ -89,12 +89,23 @@ def _run(
         validate |= variant.validate
         for flag, factor in variant.times.items():
             value = train.get(flag)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            numbers: list[Any] = value if isinstance(value, list) else [value]
+            if not numbers or not all(_is_number(number) for number in numbers):
                 raise DebiasError(f"{name}: times: '{flag}' is {value!r}; set it to a number in train, data or models")
-            product = value * factor
-            train[flag] = round(product) if isinstance(value, int) and product == round(product) else product
+            products = [_product(number, factor) for number in numbers]
+            train[flag] = products if isinstance(value, list) else products[0]
     shared = {flag: value for flag, value in train.items() if flag in _SHARED}
     return Run(data[0], model[0], method[0], seed, train, shared | validate)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _product(number: float, factor: float) -> float:
+    """Return the product, whole where it is whole and the number was: flags for numbers of epochs take no fractions."""
+    product = number * factor
+    return round(product) if isinstance(number, int) and product == round(product) else product
 
 
 def select(runs: Sequence[Run], patterns: Sequence[str], shard: tuple[int, int]) -> list[Run]:
