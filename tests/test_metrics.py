@@ -15,6 +15,7 @@ from timm_debias.metrics import (
     aupr,
     auroc,
     aurra,
+    balanced_accuracy,
     corruption_error,
     fpr_at_95_tpr,
     mcnemar,
@@ -333,3 +334,24 @@ def test_mcnemar_of_thousands():
 def test_tables():
     assert len(ALEXNET_ERRORS) == 15
     assert not set(EXTRA_CORRUPTIONS) & set(ALEXNET_ERRORS)
+
+
+class TestBalancedAccuracy:
+    def test_by_hand(self):
+        """Recalls 1/2, 3/4 and 1: their mean is 3/4, while 10 of 13 images are right."""
+        assert balanced_accuracy([1, 3, 6], [2, 4, 6]) == pytest.approx((0.5 + 0.75 + 1) / 3)
+
+    def test_against_a_confusion_matrix(self):
+        rng = np.random.default_rng(0)
+        labels, predictions = rng.integers(0, 8, 200) // 2 * rng.integers(0, 2, 200), rng.integers(0, 4, 200)
+        confusion = np.zeros((4, 4))
+        np.add.at(confusion, (labels, predictions), 1)
+        recalls = np.diag(confusion) / confusion.sum(axis=1)
+        right = [int(((labels == k) & (predictions == k)).sum()) for k in range(4)]
+        total = torch.tensor([int((labels == k).sum()) for k in range(4)])
+        assert balanced_accuracy(right, total) == pytest.approx(recalls.mean())
+
+    @pytest.mark.parametrize(('right', 'total'), [([1], [1, 2]), ([0, 0], [1, 0]), ([3, 0], [2, 1]), ([-1], [1])])
+    def test_mistakes(self, right, total):
+        with pytest.raises(DebiasError, match='expected for each class at least 1 image'):
+            balanced_accuracy(right, total)

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from timm_debias.validation.scores import ConflictDecisions, SubsetAccuracy, SubsetConfidence, TopK, share
+from timm_debias.validation.scores import (
+    ClassAccuracy,
+    ConflictDecisions,
+    SubsetAccuracy,
+    SubsetConfidence,
+    TopK,
+    share,
+)
 
 LOGITS = torch.randn(40, 12, generator=torch.Generator().manual_seed(0))
 LABELS = torch.randint(0, 12, (40,), generator=torch.Generator().manual_seed(1))
@@ -55,6 +62,7 @@ def test_right_images():
     ('score', 'targets'),
     [
         (TopK, LABELS),
+        (lambda: ClassAccuracy('abcdefghijkl'), LABELS),
         (lambda: SubsetAccuracy(range(12)), LABELS),
         (lambda: SubsetConfidence([1, 4]), LABELS),
         (lambda: ConflictDecisions([[0, 1], [2], [5, 6]]), torch.stack([LABELS % 3, (LABELS + 1) % 3], dim=1)),
@@ -63,6 +71,16 @@ def test_right_images():
 def test_parts_of_the_images_together_are_all(score, targets):
     states = [counted(score(), targets[some], LOGITS[some]) for some in (slice(13), slice(0), slice(13, 40))]
     assert score().merge(states) == counted(score(), targets)
+
+
+def test_class_accuracy():
+    best = LOGITS.argmax(dim=1).tolist()
+    pairs = list(zip(LABELS.tolist(), best, strict=True))
+    state = counted(ClassAccuracy('abcdefghijkl'), LABELS)
+    assert state['names'] == list('abcdefghijkl')
+    assert state['images'] == [sum(label == index for label, _ in pairs) for index in range(12)]
+    assert state['right'] == [pairs.count((index, index)) for index in range(12)]
+    assert 0 < sum(state['right']) < 40
 
 
 def test_nothing_counted():

@@ -52,7 +52,7 @@ def weave(period: float = 0.5, angle: float = 0.0, phase: tuple[float, float] = 
 
 
 class TestLabels:
-    @pytest.mark.parametrize('split', ['train', 'validation'])
+    @pytest.mark.parametrize('split', ['train', 'validation', 'test'])
     def test_shape_k_comes_with_texture_k(self, split):
         dataset = ShapesTextures(split)
         assert len(dataset) == SPLIT_SIZES[split]
@@ -129,7 +129,7 @@ class TestDeterminism:
             return np.asarray(ShapesTextures(split, seed=seed, num_samples=num_samples)[index][0])
 
         np.testing.assert_array_equal(image(), image(num_samples=5))
-        for other in (image(split='validation'), image(seed=1), image(index=12)):
+        for other in (image(split='validation'), image(split='test'), image(seed=1), image(index=12)):
             assert (image() != other).mean() > 0.5
 
     @pytest.mark.parametrize(('small', 'times'), [(32, 7), (64, 3), (112, 2)])

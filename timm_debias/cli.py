@@ -14,6 +14,8 @@ COMMANDS = {
     'validate': ('timm_debias.validation.main', 'measure accuracy, robustness and shape bias of a timm model'),
     'compare': ('timm_debias.compare', 'compare two models on the same images, by a paired test'),
     'report': ('timm_debias.report.main', 'show the results of many models as one HTML page, with plots'),
+    'study': ('timm_debias.study.main', 'train and measure a grid of methods and seeds, and report on them'),
+    'draw': ('timm_debias.draw', 'write the embedded data set as an image folder'),
     'stylize': ('timm_debias.stylize', 'stylise a folder of images, or look at a grid of pairs'),
     'train-stylizer': ('timm_debias.stylizer_training.main', 'train a style transfer network'),
     'stylizer-report': ('timm_debias.stylizer_report.main', 'measure what stylizers do, side by side'),

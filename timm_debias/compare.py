@@ -164,8 +164,8 @@ def _tells(part: Mapping[str, Any]) -> bool:
 
 
 def _groups(name: str, parts: Sequence[str], contents: Parts) -> dict[str, list[str]]:
-    """Return the parts of each row: one part, but for ImageNet-C all severities of a corruption, and all there are."""
-    if name != 'imagenet-c':
+    """Return the parts of each row: one part, but for corruptions all severities of one, and all there are."""
+    if name not in ('imagenet-c', 'folder-c'):
         return {part + (', by shape' if 'shape' in contents[part]['result']['state'] else ''): [part] for part in parts}
     groups = {
         f'{name}/{corruption}': [part for part in parts if part.split('/')[1] == corruption]

@@ -84,7 +84,8 @@ def parse_with_yaml(parser: Parser, argv: Sequence[str] | None) -> argparse.Name
     config_parser.add_argument('-c', '--config', default='')
     known, remaining = config_parser.parse_known_args(argv)
     if known.config:
-        parser.set_defaults(**_read_yaml(Path(known.config), parser))
+        where = f'-c {known.config}'
+        parser.set_defaults(**check_values(read_yaml(Path(known.config), where), parser, where))
     return parser.parse_args(remaining)
 
 
@@ -102,44 +103,66 @@ def command_line(parser: Parser, values: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _read_yaml(path: Path, parser: Parser) -> dict[str, Any]:
+def add_config_flag(parser: Parser) -> None:
+    """Add `-c/--config`, the flag that `parse_with_yaml` reads."""
+    parser.add_argument('-c', '--config', default='', metavar='FILE', help='YAML file of defaults for these flags')
+
+
+def read_yaml(path: Path, where: str) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds; nothing in it is executed.
+
+    Args:
+        path: The file.
+        where: What to call it in an error.
+
+    Raises:
+        DebiasError: a file that cannot be read, is no YAML or holds something else.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding='utf-8'))
     except OSError as error:
-        raise DebiasError(f'-c {path}: {error.strerror or error}') from error
+        raise DebiasError(f'{where}: {error.strerror or error}') from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = ' '.join(str(error).split())
-        raise DebiasError(f'-c {path}: not a YAML file of flags: {reason}') from error
+        raise DebiasError(f'{where}: not a YAML file: {reason}') from error
     if not isinstance(values, dict):
-        raise DebiasError(f'-c {path}: expected lines of the form "flag_name: value"')
-    actions = {action.dest: action for action in parser._actions if action.dest != 'help'}
-    for key, value in values.items():
-        if key not in actions:
-            raise DebiasError(f"-c {path}: unknown key '{key}'. {did_you_mean(str(key), actions)}")
-        values[key] = _checked(path, key, value, actions[key])
+        raise DebiasError(f'{where}: expected lines of the form "name: value"')
     return values
 
 
-def _checked(path: Path, key: str, value: Any, action: argparse.Action) -> Any:
+def check_values(values: Mapping[str, Any], parser: Parser, where: str) -> dict[str, Any]:
+    """Return values by the flags' field names, converted as argparse would convert the same words.
+
+    Raises:
+        DebiasError: an unknown flag or a value of another type; `where` says where it was found.
+    """
+    actions = {action.dest: action for action in parser._actions if action.dest != 'help'}
+    for key in values:
+        if key not in actions:
+            raise DebiasError(f"{where}: unknown key '{key}'. {did_you_mean(str(key), actions)}")
+    return {key: _checked(where, key, value, actions[key]) for key, value in values.items()}
+
+
+def _checked(where: str, key: str, value: Any, action: argparse.Action) -> Any:
     """Convert a YAML value as argparse would convert the same words of the command line."""
     if value is None or (isinstance(action.default, dict) and isinstance(value, dict)):
         return value
     if action.nargs == 0:
         if not isinstance(value, bool):
-            raise DebiasError(f"-c {path}: '{key}' is a switch: expected true or false, found {value!r}")
+            raise DebiasError(f"{where}: '{key}' is a switch: expected true or false, found {value!r}")
         return value
     many = action.nargs in ('+', '*') or isinstance(action.nargs, int)
     if many != isinstance(value, list):
-        raise DebiasError(f"-c {path}: '{key}': expected {'a list' if many else 'one value'}, found {value!r}")
+        raise DebiasError(f"{where}: '{key}': expected {'a list' if many else 'one value'}, found {value!r}")
     convert = action.type if callable(action.type) else str
     try:
         converted = [convert(str(item)) for item in (value if many else [value])]
     except (TypeError, ValueError, argparse.ArgumentTypeError) as error:
         name = getattr(convert, '__name__', 'value')
-        raise DebiasError(f"-c {path}: '{key}': expected {name}, found {value!r}") from error
+        raise DebiasError(f"{where}: '{key}': expected {name}, found {value!r}") from error
     for item in converted:
         if action.choices is not None and item not in action.choices:
-            raise DebiasError(f"-c {path}: '{key}': {did_you_mean(str(item), map(str, action.choices))}")
+            raise DebiasError(f"{where}: '{key}': {did_you_mean(str(item), map(str, action.choices))}")
     return converted if many else converted[0]
 
 

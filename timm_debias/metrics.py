@@ -153,6 +153,28 @@ def shape_bias(n_shape: int, n_texture: int) -> float | None:
     return n_shape / decided if decided else None
 
 
+def balanced_accuracy(right: Values, total: Values) -> float:
+    """Return the balanced accuracy, a fraction: the mean over classes of the share of their images that are right.
+
+    Where classes differ in size, the plain accuracy is that of the large ones; Brodersen et al., "The Balanced Accuracy
+    and Its Posterior Distribution" (ICPR 2010).
+
+    Args:
+        right: Images of each class that are classified right [C].
+        total: Images of each class [C], at least 1.
+
+    Raises:
+        DebiasError: vectors that do not match, a class without images, or more right images than there are.
+    """
+    right, total = _vector(right, 'right'), _vector(total, 'total')
+    if len(right) != len(total) or (total < 1).any() or (right < 0).any() or (right > total).any():
+        raise DebiasError(
+            f'{right.tolist()} right images of {total.tolist()}; expected for each class at least 1 image, and no more '
+            'right ones than images'
+        )
+    return float((right / total).mean())
+
+
 def rms_calibration_error(confidence: Values, correct: Values, bin_size: int = 100, original: bool = False) -> float:
     """Return the RMS calibration error, a fraction: sqrt(Σ n_b/N · (confidence_b − accuracy_b)²) over bins b.
 

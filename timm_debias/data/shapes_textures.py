@@ -1,7 +1,8 @@
 """The embedded data set `shapes_textures`: images with a shape and a texture, drawn by code.
 
-In the splits `train` and `validation` shape k always comes with texture k, so that both cues tell the class; the split
-`conflict` pairs shape i with texture j ≠ i. How a model decides there shows which cue it has learned to trust.
+In the splits `train`, `validation` and `test` shape k always comes with texture k, so that both cues tell the class;
+the split `conflict` pairs shape i with texture j ≠ i. How a model decides there shows which cue it has learned to
+trust.
 """
 
 import math
@@ -21,7 +22,7 @@ from .textures import BLOBS_LATTICE, TEXTURES, Weave, draw_texture, smooth_noise
 SHAPE_NAMES = tuple(SHAPES)
 TEXTURE_NAMES = tuple(TEXTURES)
 CLASSES = tuple(f'{shape}+{texture}' for shape, texture in zip(SHAPE_NAMES, TEXTURE_NAMES, strict=True))
-SPLIT_SIZES = {'train': 2400, 'validation': 800, 'conflict': 1120}
+SPLIT_SIZES = {'train': 2400, 'validation': 800, 'conflict': 1120, 'test': 800}
 MIN_SIZE, MAX_SIZE = 32, 224
 
 _GRAIN_LATTICE = 64  # Grain has the size of a pixel at 64 px and keeps that size at others: equally hard at all sizes.
@@ -150,7 +151,7 @@ class ShapesTextures(Dataset):
     is balanced as nearly as possible.
 
     Args:
-        split: 'train' or 'validation', where shape k always has texture k, or 'conflict', where it never has.
+        split: 'train', 'validation' or 'test', where shape k always has texture k, or 'conflict', where it never has.
         img_size: Width and height in pixels, 32 to 224.
         seed: Draws another data set of the same kind.
         num_samples: Number of images; `SPLIT_SIZES` where None.

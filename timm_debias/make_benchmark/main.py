@@ -12,7 +12,7 @@ import torch
 
 from .. import __version__
 from ..errors import DebiasError
-from ..flags import Parser, add_flags, config_from
+from ..flags import Parser, add_config_flag, add_flags, config_from, parse_with_yaml
 from ..hashing import hash_weights
 from ..log import setup_logging
 from ..stylizers import create_stylizer
@@ -59,18 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         DebiasError: a mistake in the flags or the data or an `--output` that holds something else, before any work.
     """
     setup_logging()
-    stylizers = '; '.join(f'{name}: {text}' for name, text in describe_stylizers().items())
-    parser = Parser(
-        prog='timm-debias make-benchmark',
-        description='Make a test of robustness from a folder of class folders: images with the texture of others '
-        '(stylized), 15 corruptions at five severities (corrupted), or the shape of one class with the texture of '
-        'another (cue-conflict). The same command goes on where an interrupted one stopped.',
-        epilog=f'Stylizers: {stylizers}',
-    )
-    parser.add_argument('kind', choices=list(KINDS), help='what to make')
-    for config in CONFIGS:
-        add_flags(parser, config)
-    args = parser.parse_args(argv)
+    args = parse_with_yaml(build_parser(), argv)
     configs: dict[type, Any] = {config: config_from(config, args) for config in CONFIGS}
     check_numbers(args.kind, configs)
     common = configs[CommonConfig]
@@ -89,6 +78,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise DebiasError(f'stopped by {error}; once that is mended, the same command goes on from here') from error
     print(f'{LABELS[args.kind]}: {plan.files:,} files of {len(source.names):,} images in {output}')
     return 0
+
+
+def build_parser() -> Parser:
+    """Return the parser of all flags."""
+    stylizers = '; '.join(f'{name}: {text}' for name, text in describe_stylizers().items())
+    parser = Parser(
+        prog='timm-debias make-benchmark',
+        description='Make a test of robustness from a folder of class folders: images with the texture of others '
+        '(stylized), 15 corruptions at five severities (corrupted), or the shape of one class with the texture of '
+        'another (cue-conflict). The same command goes on where an interrupted one stopped.',
+        epilog=f'Stylizers: {stylizers}',
+    )
+    parser.add_argument('kind', choices=list(KINDS), help='what to make')
+    add_config_flag(parser)
+    for config in CONFIGS:
+        add_flags(parser, config)
+    return parser
 
 
 def _output(output: str | None, root: Path, style_dir: str | None) -> Path:

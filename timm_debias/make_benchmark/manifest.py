@@ -39,18 +39,39 @@ def finish(output: Path, manifest: Manifest) -> None:
     _write(output / NAME, manifest | {'complete': True})
 
 
+def read_complete(output: Path, kind: str) -> Manifest:
+    """Return the manifest of a benchmark of a kind.
+
+    Raises:
+        DebiasError: no benchmark, one of another kind, or one that was not finished.
+    """
+    if not (output / NAME).is_file():
+        raise DebiasError(f'{output} has no {NAME}; expected a folder that make-benchmark {kind} made')
+    manifest = _load(output / NAME)
+    if manifest.get('kind') != kind:
+        raise DebiasError(f'{output} was made by make-benchmark {manifest.get("kind")}, expected {kind}')
+    if not manifest.get('complete'):
+        raise DebiasError(f'{output} is not finished; repeat the call of make-benchmark that began it')
+    return manifest
+
+
 def _write(path: Path, manifest: Manifest) -> None:
     write_text(path, json.dumps(manifest, indent=4, ensure_ascii=False) + '\n')
 
 
 def _read(path: Path) -> Manifest:
+    manifest = _load(path)
+    manifest.pop('complete', None)
+    return manifest
+
+
+def _load(path: Path) -> Manifest:
     try:
         manifest = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         raise DebiasError(f'{path}: damaged, or not a manifest of this command ({error})') from error
     if not isinstance(manifest, dict):
         raise DebiasError(f'{path}: not a manifest of this command')
-    manifest.pop('complete', None)
     return manifest
 
 

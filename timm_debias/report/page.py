@@ -9,6 +9,7 @@ from ..validation.tables import interval_of, mark_of
 from .plots import accuracy_against_mce, epsilon_curves, severity_curves, shape_bias_by_category
 from .published import COLUMNS, PUBLISHED, SOURCE, Published, bounds
 from .runs import Run
+from .svg import DRAWING_STYLE
 
 _LOWER_IS_BETTER = ('mce', 'relative_mce', 'mean_error_15')
 
@@ -29,11 +30,7 @@ table.sortable tr.published td { color: #5c5c5c; font-style: italic; background:
 small { display: block; color: #5c5c5c; } small.mark { color: #a33b00; }
 .legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
 .legend svg { vertical-align: -3px; }
-svg { max-width: 100%; height: auto; font: 12px system-ui, sans-serif; }
-svg .label { fill: #444; } svg .title { fill: #1a1a1a; font-weight: bold; }
-svg .dot { stroke: #fff; stroke-width: .8; paint-order: stroke; }
-svg .grid { stroke: #e4e4e4; } svg .interval { stroke-width: 1.5; opacity: .7; }
-svg .mean { stroke-width: 1.5; stroke-dasharray: 5 4; } svg .curve { fill: none; stroke-width: 1.5; }
+svg { max-width: 100%; height: auto; }
 """
 
 _SCRIPT = """
@@ -79,12 +76,23 @@ def format_page(runs: Sequence[Run], with_published: bool) -> str:
         _models(runs),
         f'<p><small>Written by timm-debias report {escape(__version__)}.</small></p>',
     ]
-    body = '\n'.join(part for part in parts if part)
+    return html_page('timm-debias report', '\n'.join(part for part in parts if part), _SCRIPT)
+
+
+def html_page(title: str, body: str, script: str = '') -> str:
+    """Return a page that loads nothing from elsewhere.
+
+    Args:
+        title: Plain text.
+        body: HTML.
+        script: JavaScript.
+    """
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>timm-debias report</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n'
-        f'<script>{_SCRIPT}</script>\n</body>\n</html>\n'
+        f'<title>{escape(title)}</title>\n<style>{_STYLE}{DRAWING_STYLE}</style>\n</head>\n<body>\n{body}\n'
+        + (f'<script>{script}</script>\n' if script else '')
+        + '</body>\n</html>\n'
     )
 
 

@@ -1,6 +1,6 @@
 """The plots of a report; each is HTML, or empty where no model has the results that it shows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -10,7 +10,7 @@ from ..validation.benchmarks.categories import category_classes
 from ..validation.tables import interval_of
 from .published import PUBLISHED, bounds
 from .runs import Run
-from .svg import GREY, Axis, Look, curve, document, dot, frame, legend, letter, line, text, ticks, widened
+from .svg import GREY, Axis, Look, curve, document, dot, frame, key, legend, letter, line, text, ticks, widened
 
 _ATTACKS = ('fgsm', 'fgsm-ref', 'pgd')
 _ROW = 26
@@ -81,43 +81,70 @@ def shape_bias_by_category(runs: Sequence[Run], with_published: bool) -> str:
     shown = [(run, entry['metrics']) for run in runs if (entry := run.entry('cue-conflict'))]
     if not shown:
         return ''
-    categories = list(category_classes())
+    series = [
+        (
+            run.look,
+            run.label,
+            metrics['shape_bias'],
+            {name: (row['shape'], row['texture']) for name, row in metrics['categories'].items()},
+        )
+        for run, metrics in shown
+    ]
+    published = shown[0][1]['published_shape_bias'] if with_published else {}
+    drawing = draw_shape_bias(list(category_classes()), series, published)
+    words = (
+        'Of the images that were decided by shape or by texture; a dashed line is all categories of a model together.'
+    )
+    marks = legend([(run.look, run.marked('cue-conflict')) for run, _ in shown])
+    return _section('Shape bias', words, marks + drawing)
+
+
+def draw_shape_bias(
+    categories: Sequence[str],
+    series: Sequence[tuple[Look, str, float | None, Mapping[str, tuple[float, float]]]],
+    published: Mapping[str, float],
+    with_key: bool = False,
+) -> str:
+    """Return the drawing of shape against texture decisions by category, as Geirhos et al. (ICLR 2019) show them.
+
+    Args:
+        categories: In the order of the rows.
+        series: Look, name, shape bias of all categories in percent, and decisions by shape and by texture of each.
+        published: Shape bias of others in percent, by name.
+        with_key: Name the series beside the drawing.
+    """
     bottom = 60 + _ROW * len(categories)
-    shape = Axis('fraction of shape decisions', 1, 0, 100, 620)
+    left = max(100, 8 + 7 * max(map(len, categories)))
+    shape = Axis('fraction of shape decisions', 1, 0, left, left + 520)
     parts = []
     for value in ticks(0, 1):
         parts.append(line((shape.at(value), 60), (shape.at(value), bottom), 'grid'))
         parts.append(text(shape.at(value), bottom + 16, f'{value:g}'))
         parts.append(text(shape.at(1 - value), 50, f'{value:g}'))
-    parts.append(text(360, bottom + 54, shape.label))
-    parts.append(text(360, 30, 'fraction of texture decisions'))
+    parts.append(text(left + 260, bottom + 54, shape.label))
+    parts.append(text(left + 260, 30, 'fraction of texture decisions'))
     for row, category in enumerate(categories):
         top = 60 + _ROW * row
-        parts.append(line((100, top), (620, top), 'grid'))
-        parts.append(text(92, top + _ROW / 2 + 4, category, 'end'))
-    for run, metrics in shown:
-        if metrics['shape_bias'] is not None:
-            all_of_them = shape.at(metrics['shape_bias'] / 100)
-            parts.append(line((all_of_them, 60), (all_of_them, bottom), 'mean', run.look.colour))
-    for number, (run, metrics) in enumerate(shown):
-        aside = (number + 1) / (len(shown) + 1) - 0.5  # Models with one bias are not drawn on top of each other.
+        parts.append(line((left, top), (left + 520, top), 'grid'))
+        parts.append(text(left - 8, top + _ROW / 2 + 4, category, 'end'))
+    for drawn, _, bias, _ in series:
+        if bias is not None:
+            all_of_them = shape.at(bias / 100)
+            parts.append(line((all_of_them, 60), (all_of_them, bottom), 'mean', drawn.colour))
+    for number, (drawn, name, _, decisions) in enumerate(series):
+        aside = (number + 1) / (len(series) + 1) - 0.5  # Models with one bias are not drawn on top of each other.
         for row, category in enumerate(categories):
-            counts = metrics['categories'][category]
-            if counts['shape_bias'] is not None:
-                words = f'{run.label}, {category}: {counts["shape"]} by shape, {counts["texture"]} by texture'
+            by_shape, by_texture = decisions.get(category, (0, 0))
+            if by_shape + by_texture:
+                words = f'{name}, {category}: {by_shape:g} by shape, {by_texture:g} by texture'
                 height = 60 + _ROW * (row + 0.5 + 0.7 * aside)
-                parts.append(dot(shape.at(counts['shape_bias'] / 100), height, run.look, words))
-    if with_published:
-        for name, bias in shown[0][1]['published_shape_bias'].items():
-            parts.append(line((shape.at(bias / 100), 60), (shape.at(bias / 100), bottom), 'mean', GREY))
-            parts.append(text(shape.at(bias / 100), bottom + 34, f'{name}, published'))
-    words = (
-        'Of the images that were decided by shape or by texture; a dashed line is all categories of a model together.'
-    )
-    marks = legend([(run.look, run.marked('cue-conflict')) for run, _ in shown])
-    return _section(
-        'Shape bias', words, marks + document(640, bottom + 66, 'Shape and texture decisions by category', parts)
-    )
+                parts.append(dot(shape.at(by_shape / (by_shape + by_texture)), height, drawn, words))
+    for name, bias in published.items():
+        parts.append(line((shape.at(bias / 100), 60), (shape.at(bias / 100), bottom), 'mean', GREY))
+        parts.append(text(shape.at(bias / 100), bottom + 34, f'{name}, published'))
+    if with_key:
+        parts += key([(drawn, name) for drawn, name, _, _ in series], left + 540, 70)
+    return document(left + (750 if with_key else 540), bottom + 66, 'Shape and texture decisions by category', parts)
 
 
 def severity_curves(runs: Sequence[Run]) -> str:
@@ -128,12 +155,12 @@ def severity_curves(runs: Sequence[Run]) -> str:
     charts = []
     means = [(run.look, run.label, _mean_errors(errors)) for run, errors in shown]
     if any(points for _, _, points in means):
-        charts.append(_chart('mean of the 15', 'severity', 'error, %', means, _SEVERITY_TICKS))
+        charts.append(chart('mean of the 15', 'severity', 'error, %', means, _SEVERITY_TICKS))
     for corruption in (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS):
         series = [(run.look, run.label, _errors(errors.get(corruption, {}))) for run, errors in shown]
         if any(points for _, _, points in series):
             title = corruption.replace('_', ' ') + ('' if corruption in ALEXNET_ERRORS else ' (extra)')
-            charts.append(_chart(title, 'severity', 'error, %', series, _SEVERITY_TICKS))
+            charts.append(chart(title, 'severity', 'error, %', series, _SEVERITY_TICKS))
     marks = legend([(run.look, run.marked('imagenet-c')) for run, _ in shown])
     words = 'Upright lines are Wilson 95 % intervals. Extra corruptions are not part of mCE.'
     return _section('ImageNet-C by severity', words, marks + ''.join(charts))
@@ -148,7 +175,7 @@ def epsilon_curves(runs: Sequence[Run]) -> str:
     for attack in _ATTACKS:
         series = [(run.look, run.label, _accuracies(entry)) for run in attacked if (entry := run.entry(attack))]
         if series:
-            charts.append(_chart(attack, 'epsilon, 1/255', 'top-1, %', series))
+            charts.append(chart(attack, 'epsilon, 1/255', 'top-1, %', series))
     marks = legend([(run.look, run.marked(*_ATTACKS)) for run in attacked])
     words = (
         'Top-1 accuracy on ImageNet under attack. Upright lines are Wilson 95 % intervals. An attack that fails '
@@ -180,14 +207,15 @@ def _accuracies(entry: Any) -> Points:
     return {point['epsilon']: Figure.measured(point['top1'], point['top1_interval']) for point in curve}
 
 
-def _chart(
+def chart(
     title: str,
     x_label: str,
     y_label: str,
     series: Sequence[tuple[Look, str, Points]],
     x_ticks: Sequence[float] | None = None,
+    with_key: bool = False,
 ) -> str:
-    """Return a drawing of curves; values of y are percent."""
+    """Return a drawing of curves; values of y are percent. With a key, it names the series beside them."""
     x_axis = Axis(x_label, *widened([value for _, _, points in series for value in points]), 52, 280)
     y_axis = Axis(y_label, 0, 100, 190, 30)
     parts = frame(title, x_axis, y_axis, x_ticks)
@@ -197,7 +225,10 @@ def _chart(
         for x, y in points.items():
             parts.append(_upright(x_axis.at(x), y_axis, y, drawn.colour))
             parts.append(dot(x_axis.at(x), y_axis.at(y.value), drawn, f'{words}, {x:g}: {y.value:.2f} %'))
-    return document(300, 235, title, parts)
+    if not with_key:
+        return document(300, 235, title, parts)
+    parts += key([(drawn, words) for drawn, words, _ in series], 310, 40)
+    return document(520, 235, title, parts)
 
 
 def _upright(x: float, axis: Axis, figure: Figure, colour: str) -> str:

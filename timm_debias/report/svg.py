@@ -9,6 +9,15 @@ GREY = '#767676'
 _COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#000000')
 """Told apart with any colour vision; Okabe & Ito, "Color Universal Design", without the yellow."""
 
+DRAWING_STYLE = """
+svg { font: 12px system-ui, sans-serif; }
+svg .label { fill: #444; } svg .title { fill: #1a1a1a; font-weight: bold; }
+svg .dot { stroke: #fff; stroke-width: .8; paint-order: stroke; }
+svg .grid { stroke: #e4e4e4; } svg .axis { stroke: #888; } svg .interval { stroke-width: 1.5; opacity: .7; }
+svg .mean { stroke-width: 1.5; stroke-dasharray: 5 4; } svg .curve { fill: none; stroke-width: 1.5; }
+"""
+"""CSS of all drawings."""
+
 _SHAPES = (
     '<circle r="4.5"/>',
     '<rect x="-4" y="-4" width="8" height="8"/>',
@@ -76,6 +85,12 @@ def document(width: int, height: int, name: str, parts: Sequence[str]) -> str:
     )
 
 
+def standalone(drawing: str) -> str:
+    """Return a drawing of `document` as a file that needs nothing else."""
+    style = f'<style>{DRAWING_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>'
+    return drawing.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace('>', f'>{style}', 1) + '\n'
+
+
 def text(x: float, y: float, words: str, anchor: str = 'middle', kind: str = 'label', turned: bool = False) -> str:
     """Return words at a point; `kind` is their CSS class."""
     turn = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turned else ''
@@ -112,6 +127,15 @@ def frame(title: str, x: Axis, y: Axis, x_ticks: Sequence[float] | None = None) 
         parts.append(text(x.start - 6, y.at(value) + 4, f'{value:g}', 'end'))
     parts.append(text((x.start + x.end) / 2, y.start + 34, x.label))
     parts.append(text(x.start - 34, (y.start + y.end) / 2, y.label, turned=True))
+    return parts
+
+
+def key(entries: Sequence[tuple[Look, str]], x: float, y: float) -> list[str]:
+    """Return a column of marks and what they stand for, as part of a drawing."""
+    parts = []
+    for row, (drawn, words) in enumerate(entries):
+        parts.append(dot(x, y + 18 * row, drawn, words))
+        parts.append(text(x + 12, y + 18 * row + 4, words, 'start'))
     return parts
 
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from ..data.factory import SHAPES_TEXTURES
-from ..flags import Parser, add_flags, config_from, parse_with_yaml
+from ..flags import Parser, add_config_flag, add_flags, config_from, parse_with_yaml
 from ..log import setup_logging
 from ..stylizers.registry import describe_stylizers
 from .checks import check_config
@@ -48,7 +48,7 @@ def build_parser() -> Parser:
         description="Train a timm model; with --debias, on images that carry one image's shape and another's texture.",
         epilog=f'Stylizers: {stylizers} Data sets: {SHAPES_TEXTURES} is embedded and needs no --data-dir.',
     )
-    parser.add_argument('-c', '--config', default='', metavar='FILE', help='YAML file of defaults for these flags')
+    add_config_flag(parser)
     for config in get_type_hints(TrainConfig).values():
         add_flags(parser, config)
     return parser

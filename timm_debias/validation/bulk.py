@@ -35,7 +35,8 @@ def run_bulk(config: ValidateConfig, machine: Machine) -> list[dict[str, Any]]:
         DebiasError: a mistake in `--models` or `--shard`, results without `--resume`, or a disk that is full.
     """
     suite = config.suite
-    classes = {benchmark.num_classes for benchmark in wanted_benchmarks(suite)}
+    wanted = wanted_benchmarks(suite)
+    classes = {benchmark.num_classes for benchmark in wanted if benchmark.num_classes is not None}
     entries = agree(machine, lambda: list_entries(suite.models, config.model.model, classes))
     names = folder_names(entries)
     first, step = parse_shard(suite.shard or '1/1')

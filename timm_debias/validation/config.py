@@ -97,7 +97,12 @@ class SuiteConfig:
         None, 'folder of a benchmark that lies elsewhere; repeatable', nargs='+', action='extend', metavar='NAME=PATH'
     )
     allow_partial: bool = flag(False, 'accept benchmarks of which classes or images are missing; the results say so')
-    subset: int | None = flag(None, 'reduced imagenet-c: images of each folder, drawn by --seed', type=int, metavar='N')
+    subset: int | None = flag(
+        None,
+        'reduced imagenet-c, folder-c, -fgsm and -pgd: images of each folder, drawn by --seed',
+        type=int,
+        metavar='N',
+    )
     on_error: str = flag('stop', 'what to do at an image that cannot be read', choices=['stop', 'skip'])
     results_dir: str = flag('', 'folder for the results, part by part, and for results.json, .csv and .md')
     resume: bool = flag(False, 'go on with the results in --results-dir')

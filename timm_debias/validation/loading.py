@@ -39,7 +39,7 @@ class AsPublished:
 
 
 def preprocessing(
-    benchmark: Benchmark, input_config: dict[str, Any], crop_border_pixels: int | None
+    benchmark: Benchmark, input_config: dict[str, Any], crop_border_pixels: int | None, image_size: int | None = None
 ) -> tuple[Transform, str]:
     """Return how the images of a benchmark reach the model, and the same in words.
 
@@ -47,12 +47,13 @@ def preprocessing(
         benchmark: Says whether its images are taken as they are.
         input_config: timm's data configuration of the model.
         crop_border_pixels: Pixels to trim from the border first.
+        image_size: Size of the images of its folder, where they are taken as they are.
     """
     if not benchmark.needs:
         size = input_config['input_size'][-1]
         return AsPublished(size), 'no resize, no crop'
-    if benchmark.image_size is not None:
-        size = benchmark.image_size
+    size = image_size or benchmark.image_size
+    if size is not None:
         return AsPublished(size), f'images as published, {size}×{size}, no resize, no crop'
     height, width = input_config['input_size'][-2:]
     names = ('interpolation', 'crop_pct', 'crop_mode')

@@ -1,5 +1,6 @@
 """The command `validate.py`, also `timm-debias validate`."""
 
+import argparse
 import csv
 import json
 import logging
@@ -19,7 +20,7 @@ from ..data.checks import check_image_folder, class_names
 from ..data.factory import SHAPES_TEXTURES, create_dataset
 from ..errors import DebiasError
 from ..files import atomic_path
-from ..flags import Parser, add_flags, config_from
+from ..flags import Parser, add_config_flag, add_flags, config_from, parse_with_yaml
 from ..log import setup_logging
 from ..training.machine import Machine, init_machine
 from ..training.naflex import naflex_patch_size
@@ -51,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     setup_logging()
     parser = build_parser()
-    args = parser.parse_args(argv)
-    hints = get_type_hints(ValidateConfig)
-    config = ValidateConfig(**{field.name: config_from(hints[field.name], args) for field in fields(ValidateConfig)})
+    config = config_from_args(parse_with_yaml(parser, argv))
     if config.suite.list_benchmarks:
         print(format_benchmarks(), end='')
         return 0
@@ -128,9 +127,16 @@ def build_parser() -> Parser:
         description='Measure the accuracy of a timm model on a data set, or with --benchmarks its robustness.',
         epilog=f'--dataset {SHAPES_TEXTURES} is embedded and needs no --data-dir.',
     )
+    add_config_flag(parser)
     for config in get_type_hints(ValidateConfig).values():
         add_flags(parser, config)
     return parser
+
+
+def config_from_args(args: argparse.Namespace) -> ValidateConfig:
+    """Sort the parsed flags into the configuration of each concern."""
+    hints = get_type_hints(ValidateConfig)
+    return ValidateConfig(**{field.name: config_from(hints[field.name], args) for field in fields(ValidateConfig)})
 
 
 def check_config(config: ValidateConfig) -> None:

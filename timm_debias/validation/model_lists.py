@@ -33,7 +33,8 @@ def list_entries(models: str, architecture: str, num_classes: Collection[int], f
         models: A text file with a model, or a model, a comma and a checkpoint, on each line; a folder of checkpoints;
             a wildcard for names of pretrained models; or all.
         architecture: The model whose checkpoints lie in a folder.
-        num_classes: Of pretrained models found by name, only those of such numbers of classes are taken.
+        num_classes: Of pretrained models found by name, only those of such numbers of classes are taken; all where
+            it is empty.
         flag: The flag that names them.
 
     Raises:
@@ -52,7 +53,7 @@ def list_entries(models: str, architecture: str, num_classes: Collection[int], f
         if not found:
             hint = did_you_mean(models, list_models())
             raise DebiasError(f'{flag} {models}: no file, no folder and no pretrained model of this name. {hint}')
-        entries = [Entry(name) for name in found if _classes(name) in num_classes]
+        entries = [Entry(name) for name in found if not num_classes or _classes(name) in num_classes]
         expected = f'pretrained models of {" or ".join(f"{number:,}" for number in sorted(num_classes))} classes'
     if not entries:
         raise DebiasError(f'{flag} {models}: expected {expected}, found none')

@@ -62,6 +62,38 @@ class TopK:
         return _add(states)
 
 
+class ClassAccuracy:
+    """Counts the images of each class, and those that are classified right.
+
+    Args:
+        classes: Names of the classes of the model, in their order.
+
+    Targets are class indices [B]. State: `names` of the classes, and for each the numbers of `images`, and of those
+    that are `right`.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = list(classes)
+        self._counts = torch.zeros(2, len(classes), dtype=torch.int64)
+
+    def update(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Count a batch."""
+        right = logits.argmax(dim=1) == targets
+        for row, counted in zip(self._counts, (torch.ones_like(right), right), strict=True):
+            row.index_add_(0, targets.cpu(), counted.long().cpu())
+        return right
+
+    def state(self) -> State:
+        """Return names and the numbers of images, by class."""
+        images, right = self._counts.tolist()
+        return {'names': self._classes, 'images': images, 'right': right}
+
+    @staticmethod
+    def merge(states: Sequence[State]) -> State:
+        """Return the state of the images of several scores together."""
+        return _add_by_place(states)
+
+
 class SubsetAccuracy:
     """Decides among the classes of a subset, and keeps the confidence of each decision for calibration.
 
@@ -140,13 +172,15 @@ class ConflictDecisions:
 
     Args:
         groups: For each category, its classes as indices among the classes of the model.
+        names: Names of the categories, where the benchmark itself does not know them.
 
     Targets are [B, 2], the categories of shape and texture. State: for each category of shape, the numbers of `images`,
-    and of those decided by `shape` and by `texture`.
+    and of those decided by `shape` and by `texture`; and the `names`, where given.
     """
 
-    def __init__(self, groups: Sequence[Sequence[int]]) -> None:
+    def __init__(self, groups: Sequence[Sequence[int]], names: Sequence[str] = ()) -> None:
         self._groups = [list(group) for group in groups]
+        self._names = list(names)
         self._counts = torch.zeros(3, len(groups), dtype=torch.int64)
 
     def update(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -162,12 +196,13 @@ class ConflictDecisions:
     def state(self) -> State:
         """Return the numbers of images, by category of shape."""
         images, shape, texture = self._counts.tolist()
-        return {'images': images, 'shape': shape, 'texture': texture}
+        named = {'names': self._names} if self._names else {}
+        return {**named, 'images': images, 'shape': shape, 'texture': texture}
 
     @staticmethod
     def merge(states: Sequence[State]) -> State:
         """Return the state of the images of several scores together."""
-        return {key: [sum(counts) for counts in zip(*column, strict=True)] for key, column in _columns(states)}
+        return _add_by_place(states)
 
 
 def share(name: str, right: int, total: int) -> dict[str, Any]:
@@ -180,6 +215,14 @@ def _add(states: Sequence[State]) -> State:
     """Return the sums of numbers, and the values of lists one after the other."""
     return {
         key: list(chain.from_iterable(column)) if isinstance(column[0], list) else sum(column)
+        for key, column in _columns(states)
+    }
+
+
+def _add_by_place(states: Sequence[State]) -> State:
+    """Return the sums of lists of numbers, place by place; the names of the places are the same in all."""
+    return {
+        key: column[0] if key == 'names' else [sum(counts) for counts in zip(*column, strict=True)]
         for key, column in _columns(states)
     }
 

@@ -86,13 +86,15 @@ def _check_models(config: ValidateConfig) -> None:
 
 
 def wanted_benchmarks(suite: SuiteConfig) -> list[Benchmark]:
-    """Return the benchmarks that `--benchmarks` names, all there are for `all`.
+    """Return the benchmarks that `--benchmarks` names, those of the field for `all`: a folder of one's own is named.
 
     Raises:
         DebiasError: an unknown name.
     """
-    names = list_benchmarks() if suite.benchmarks == 'all' else [name.strip() for name in suite.benchmarks.split(',')]
-    return [get_benchmark(name) for name in names]
+    if suite.benchmarks == 'all':
+        benchmarks = [get_benchmark(name) for name in list_benchmarks()]
+        return [benchmark for benchmark in benchmarks if benchmark.num_classes is not None]
+    return [get_benchmark(name.strip()) for name in suite.benchmarks.split(',')]
 
 
 def select(suite: SuiteConfig, num_classes: int) -> tuple[dict[Benchmark, dict[str, Path]], dict[str, str]]:
@@ -140,13 +142,13 @@ def _placed_folders(suite: SuiteConfig) -> dict[str, Path]:
 
 
 def _check_classes(benchmark: Benchmark, num_classes: int) -> None:
-    if num_classes == benchmark.num_classes:
+    if benchmark.num_classes in (num_classes, None):
         return
     fitting = [name for name in list_benchmarks() if get_benchmark(name).num_classes == num_classes]
     advice = f'benchmarks for such a model: {", ".join(fitting)}' if fitting else 'no benchmark is for such a model'
     raise DebiasError(
         f'{benchmark.name}: made for models of {benchmark.num_classes:,} classes, this one has {num_classes:,}; '
-        f'{advice}; for class folders of your own, give --data-dir without --benchmarks'
+        f'{advice}; for class folders of your own, see the benchmark folder, or give --data-dir without --benchmarks'
     )
 
 
@@ -155,6 +157,8 @@ def _find_root(suite: SuiteConfig, placed: dict[str, Path], benchmark: Benchmark
     if name in placed:
         return placed[name]
     folders = get_benchmark(name).folders
+    if not folders:
+        raise DebiasError(f'{benchmark.name}: give its images by --benchmark-dir {name}=PATH')
     looked_for = f'looked for {", ".join(folders)}'
     place = f'give --benchmark-dir {name}=PATH where it lies elsewhere'
     if not suite.data_root:

@@ -82,7 +82,7 @@ def _prepare(config: ValidateConfig) -> Prepared:
     selected, absent = select(config.suite, model.num_classes)
     for name, reason in absent.items():
         _logger.info(f'{name}: left out, {reason}.')
-    setting = Setting(config.suite, input_config['input_size'][-1], config.run.seed)
+    setting = Setting(config.suite, input_config['input_size'][-1], config.run.seed, model.num_classes)
     measured = [_check_data(config, benchmark, roots, setting, input_config) for benchmark, roots in selected.items()]
     header = describe_model(config, model, input_config)
     return Prepared(prepare_model(config, model), input_config, header, measured, absent)
@@ -109,7 +109,7 @@ def _check_data(
     contents = benchmark.contents(roots, setting)
     if any(part.attack for part in contents.parts) and config.run.model_dtype not in (None, 'float32'):
         raise DebiasError(f'{benchmark.name}: attacks compute in float32; leave --model-dtype out')
-    transform, words = preprocessing(benchmark, input_config, config.model.crop_border_pixels)
+    transform, words = preprocessing(benchmark, input_config, config.model.crop_border_pixels, contents.image_size)
     protocol = '; '.join([words, benchmark.protocol(setting), *contents.notes])
     _logger.info(f'{benchmark.name}: {sum(len(part.images) for part in contents.parts):,} images. {protocol}.')
     return Measured(benchmark, contents, transform, protocol)

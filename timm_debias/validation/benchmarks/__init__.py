@@ -3,6 +3,8 @@
 from . import (  # noqa: F401 (importing a module registers its benchmarks)
     attacks,
     cue_conflict,
+    folder,
+    folder_made,
     imagenet,
     imagenet_a,
     imagenet_c,

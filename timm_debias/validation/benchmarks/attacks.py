@@ -12,9 +12,10 @@ from ..scores import State, TopK
 from .base import Attack, Benchmark, Contents, Part, Setting, Summary
 from .classes import imagenet_classes
 from .imagenet import summarize_top_k
-from .layout import read_class_folders
+from .layout import Listing, read_class_folders, subset_note
 from .registry import register_benchmark
 
+_IMAGES = 50_000
 _SPACE = (
     'in pixel space [0, 1] after the crop, normalisation in the model, true classes, float32; epsilon in units of '
     '1/255; an attack that fails proves no robustness'
@@ -26,9 +27,11 @@ class AttackBenchmark(Benchmark):
 
     needs = ('imagenet',)
     layout = 'that of imagenet'
-    num_images = 50_000
+    num_images: ClassVar[int | None] = _IMAGES
     metric = 'top-1 under attack, by epsilon'
     default_epsilons: ClassVar[tuple[float, ...]] = (16.0,)
+    reducible: ClassVar[bool] = False
+    """Whether `--subset` applies."""
 
     def attack(self, epsilon: float, setting: Setting) -> Attack:
         """Return the attack with `epsilon` in units of 1/255."""
@@ -41,9 +44,7 @@ class AttackBenchmark(Benchmark):
 
     def contents(self, roots: Mapping[str, Path], setting: Setting) -> Contents:
         """Return a part for each epsilon."""
-        listing = read_class_folders(
-            roots['imagenet'], imagenet_classes(), self.num_images, self.name, setting.suite.allow_partial
-        )
+        listing = self.listing(roots, setting)
         images, targets = listing.images(), listing.targets()
         parts = [
             Part(
@@ -51,7 +52,15 @@ class AttackBenchmark(Benchmark):
             )
             for epsilon in setting.suite.epsilons or self.default_epsilons
         ]
-        return Contents(parts, listing.partial)
+        subset = setting.suite.subset if self.reducible else None
+        notes = [] if subset is None else [subset_note(subset, setting.seed)]
+        return Contents(parts, listing.partial, subset, notes)
+
+    def listing(self, roots: Mapping[str, Path], setting: Setting) -> Listing:
+        """Return the images to attack."""
+        return read_class_folders(
+            roots['imagenet'], imagenet_classes(), _IMAGES, self.name, setting.suite.allow_partial
+        )
 
     def summarize(self, states: Mapping[str, State], measured: Mapping[str, Summary]) -> Summary:
         """Return a curve of accuracies by epsilon."""

@@ -60,6 +60,8 @@ class Setting:
     """Width of the model's input in pixels."""
 
     seed: int
+    num_classes: int = 1000
+    """Classes of the model."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ class Contents:
 
     notes: list[str] = field(default_factory=list)
     """Sentences on the data that belong to the protocol."""
+
+    image_size: int | None = None
+    """As `Benchmark.image_size`, where the folder says it."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +107,14 @@ class Benchmark(ABC):
     """Benchmarks whose folders it reads, its own first; empty for images drawn by code."""
 
     layout: ClassVar[str]
-    num_images: ClassVar[int]
+    num_images: ClassVar[int | None]
+    """Official number of images; None where the folder is the user's own."""
+
     metric: ClassVar[str]
     source: ClassVar[str]
 
-    num_classes: ClassVar[int] = 1000
-    """Classes that the model must have."""
+    num_classes: ClassVar[int | None] = 1000
+    """Classes that the model must have; None: as many as its folder."""
 
     image_size: ClassVar[int | None] = None
     """Size at which the images were published and are given to the model as they are; None: the model's transform."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from ..scores import State, TopK, share
 from .base import Benchmark, Contents, Part, Setting, Summary
@@ -14,6 +15,8 @@ class TopKBenchmark(Benchmark):
     """A benchmark of one folder with ImageNet's 1,000 class folders."""
 
     metric = 'top-1, top-5'
+    num_images: ClassVar[int]
+    num_classes: ClassVar[int] = 1000
 
     def contents(self, roots: Mapping[str, Path], setting: Setting) -> Contents:
         """Return one part: all images."""

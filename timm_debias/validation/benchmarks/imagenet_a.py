@@ -18,6 +18,7 @@ _BIN_SIZE = 100
 class SubsetBenchmark(Benchmark):
     """A benchmark of one folder with 200 class folders: the model decides among these classes only."""
 
+    num_images: ClassVar[int]
     subset: ClassVar[str]
     metric = 'top-1 of 200 classes, calibration'
 

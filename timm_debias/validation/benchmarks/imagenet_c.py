@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ...errors import DebiasError
 from ...metrics import (
     ALEXNET_ERRORS,
@@ -19,7 +17,7 @@ from ...metrics import (
 from ..scores import State, TopK, share
 from .base import Benchmark, Contents, Part, Setting, Summary
 from .classes import imagenet_classes
-from .layout import Listing, check_sizes, read_class_folders
+from .layout import check_sizes, draw_subset, read_class_folders, reduce_to, subset_note
 from .registry import register_benchmark
 
 _IMAGES_OF_FOLDER = 50_000
@@ -51,17 +49,14 @@ class ImageNetC(Benchmark):
                 root / corruption / str(severity), imagenet_classes(), _IMAGES_OF_FOLDER, part_name, suite.allow_partial
             )
             if suite.subset is not None:
-                chosen = chosen or _choose(listing, suite.subset, setting.seed)
-                listing = _reduce(listing, chosen, part_name)
+                chosen = chosen or draw_subset(listing, suite.subset, setting.seed)
+                listing = reduce_to(listing, chosen, part_name)
             images = listing.images()
             check_sizes(images, 224, part_name)
             parts.append(Part(part_name, images, listing.targets(), TopK))
             partial |= listing.partial
         if suite.subset is not None:
-            notes.append(
-                f'reduced: the same {suite.subset:,} images of each folder, drawn with seed {setting.seed}, which is '
-                'not the benchmark itself'
-            )
+            notes.append(subset_note(suite.subset, setting.seed))
         return Contents(parts, partial, suite.subset, notes)
 
     def protocol(self, setting: Setting) -> str:
@@ -147,21 +142,3 @@ class ImageNetC(Benchmark):
                 '--allow-partial to measure what is there'
             )
         return there, bool(missing)
-
-
-def _choose(listing: Listing, number: int, seed: int) -> set[str]:
-    """Draw images by their paths, the same whatever order the disk gives them in."""
-    if number > len(listing.files):
-        raise DebiasError(f'--subset {number}: {listing.root} has {len(listing.files)} images')
-    chosen = np.random.default_rng(seed).choice(len(listing.files), number, replace=False)
-    return {listing.files[index][0] for index in chosen}
-
-
-def _reduce(listing: Listing, chosen: set[str], what: str) -> Listing:
-    reduced = listing.keep(lambda file, _: file in chosen)
-    if len(reduced.files) != len(chosen):
-        raise DebiasError(
-            f'{what}: {listing.root} lacks {len(chosen) - len(reduced.files)} of the {len(chosen)} images of --subset '
-            'that the first folder has'
-        )
-    return reduced

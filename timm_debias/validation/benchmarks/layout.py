@@ -66,6 +66,11 @@ class Listing:
     partial: bool
     """Whether classes or images of the official benchmark are missing."""
 
+    @property
+    def classes(self) -> list[str]:
+        """Names of the class folders that have images, sorted."""
+        return sorted({file.partition('/')[0] for file, _, _ in self.files})
+
     def keep(self, condition: Callable[[str, int], bool]) -> 'Listing':
         """Return the listing of those whose path and class fulfil a condition."""
         return replace(self, files=[entry for entry in self.files if condition(entry[0], entry[2])])
@@ -77,6 +82,70 @@ class Listing:
     def targets(self) -> torch.Tensor:
         """Return the classes [N]."""
         return torch.tensor([target for _, _, target in self.files])
+
+
+def draw_subset(listing: Listing, number: int, seed: int) -> set[str]:
+    """Return the paths of a number of images, the same whatever order the disk gives them in.
+
+    Raises:
+        DebiasError: more than there are.
+    """
+    if number > len(listing.files):
+        raise DebiasError(f'--subset {number}: {listing.root} has {len(listing.files)} images')
+    chosen = np.random.default_rng(seed).choice(len(listing.files), number, replace=False)
+    return {listing.files[index][0] for index in chosen}
+
+
+def reduce_to(listing: Listing, chosen: set[str], what: str) -> Listing:
+    """Return the listing of the images that `draw_subset` drew from another folder of the same images.
+
+    Raises:
+        DebiasError: some of them are missing.
+    """
+    reduced = listing.keep(lambda file, _: file in chosen)
+    if len(reduced.files) != len(chosen):
+        raise DebiasError(
+            f'{what}: {listing.root} lacks {len(chosen) - len(reduced.files)} of the {len(chosen)} images of --subset '
+            'that the first folder has'
+        )
+    return reduced
+
+
+def subset_note(number: int, seed: int) -> str:
+    """Return what to say of a benchmark that was measured on a subset."""
+    return (
+        f'reduced: the same {number:,} images of each folder, drawn with seed {seed}, which is not the benchmark itself'
+    )
+
+
+def read_own_folders(root: Path, num_classes: int, what: str) -> Listing:
+    """List the images of a user's own class folders: the classes of the model are the folders, sorted by name.
+
+    Args:
+        root: Holds a folder for each class.
+        num_classes: Classes of the model.
+        what: The benchmark, for errors.
+
+    Raises:
+        DebiasError: another number of class folders, or one that is empty or holds folders.
+    """
+    with os.scandir(root) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith('.'))
+    if len(names) != num_classes:
+        raise DebiasError(
+            f'{what}: {root} has {len(names)} class folders and the model {num_classes} classes; expected a folder for '
+            'each class of the training data'
+        )
+    files = []
+    for index, name in enumerate(names):
+        with os.scandir(root / name) as entries:
+            nested = [entry.name for entry in entries if entry.is_dir()]
+        images = list_images(root, name)
+        if nested or not images:
+            found = f'holds folders ({", ".join(sorted(nested)[:3])})' if nested else 'has no images'
+            raise DebiasError(f'{what}: {root / name} {found}; expected the images of a class')
+        files += [(file, size, index) for file, size in images]
+    return Listing(root, files, partial=False)
 
 
 def read_class_folders(

@@ -39,6 +39,7 @@ def format_benchmarks() -> str:
     lines = ['| name | images | metric | layout under --data-root | source |', '| --- | --- | --- | --- | --- |']
     for name in list_benchmarks():
         benchmark = _benchmarks[name]
-        cells = (name, f'{benchmark.num_images:,}', benchmark.metric, benchmark.layout, benchmark.source)
+        images = 'any' if benchmark.num_images is None else f'{benchmark.num_images:,}'
+        cells = (name, images, benchmark.metric, benchmark.layout, benchmark.source)
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'

@@ -1,0 +1,64 @@
+"""The folders for learning from three vendors' emoji and testing on the fourth's."""
+
+import csv
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[1] / 'benchmarks/emoji_folders.py'
+VENDORS = ('noto', 'twemoji', 'openmoji', 'fluent3d')
+
+
+def call(*argv) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, str(SCRIPT), *map(str, argv)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope='module')
+def folders(photographs, tmp_path_factory):
+    if not (photographs / 'emoji_concepts.tsv').is_file():
+        pytest.skip(f'no emoji in {photographs}')
+    output = tmp_path_factory.mktemp('emoji')
+    done = call('--data-root', photographs, '--output', output)
+    assert done.returncode == 0, done.stderr
+    return photographs, output
+
+
+def test_neither_concepts_nor_vendors_of_the_test_are_trained_on(folders):
+    data, output = folders
+    with open(data / 'emoji_concepts.tsv', newline='') as file:
+        concepts = {row['codepoint']: row for row in csv.DictReader(file, delimiter='\t')}
+    for held_out in VENDORS:
+        seen = {}
+        for split in ('train', 'test'):
+            paths = list((output / held_out / split).glob('*/*.png'))
+            vendors, codepoints = zip(*(path.stem.split('-', 1) for path in paths), strict=True)
+            assert all(concepts[code]['split'] == split for code in codepoints)
+            assert all(path.parent.name == concepts[path.stem.split('-', 1)[1]]['class'] for path in paths)
+            expected = {held_out} if split == 'test' else set(VENDORS) - {held_out}
+            assert set(vendors) == expected
+            seen[split] = set(codepoints)
+            there = Counter()
+            for vendor in expected:
+                there[vendor] = sum(row[vendor] == '1' and row['split'] == split for row in concepts.values())
+            assert Counter(vendors) == there
+        assert not seen['train'] & seen['test']
+        assert len({path.name for path in (output / held_out / 'test').iterdir()}) == 9
+
+
+def test_a_second_call_copies_what_is_missing(folders):
+    data, output = folders
+    path = next((output / 'noto/test').glob('*/*.png'))
+    path.unlink()
+    assert call('--data-root', data, '--output', output).returncode == 0
+    assert Image.open(path).size == (128, 128)
+
+
+def test_mistakes(tmp_path):
+    done = call('--data-root', tmp_path, '--output', tmp_path / 'out')
+    assert done.returncode == 2
+    assert 'lacks emoji_fluent3d' in done.stderr
+    assert not (tmp_path / 'out').exists()

@@ -1,0 +1,210 @@
+"""The study file and the grid of its runs: what they say, and mistakes in them."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from timm_debias import DebiasError
+from timm_debias.cli import main
+from timm_debias.study.config import read_study
+from timm_debias.study.grid import check_runs, expand, filled, select
+
+STUDY = {
+    'name': 'tiny',
+    'title': 'Tiny',
+    'train': {'data_dir': '${DATA}/train', 'model': 'test_resnet', 'num_classes': 3, 'epochs': 4, 'device': 'cpu'},
+    'validate': {'benchmarks': 'folder', 'benchmark_dir': ['folder=${DATA}/${data}/test']},
+    'data': {'noto': {'label': 'Noto'}, 'twemoji': {'validate': {'seed': 7}}},
+    'models': {'resnet': {}, 'vit': {'model': 'test_vit', 'img_size': 32, 'model_kwargs': {'img_size': 32}}},
+    'methods': {
+        'plain': None,
+        'double': {'label': 'plain, twice the epochs', 'times': {'epochs': 2}},
+        'debiased': {'debias': True, 'debias_gamma': 0.9},
+    },
+    'seeds': [0, 1],
+    'baselines': ['plain', 'double'],
+    'measures': {'accuracy': 'folder_top1', 'mCE': {'column': 'folder-c_mce', 'better': 'lower'}},
+}
+
+
+def write(folder: Path, *changes) -> Path:
+    """Write the study with values changed: (path of keys, value), or (path of keys,) to remove one."""
+    values = copy.deepcopy(STUDY)
+    for keys, *value in changes:
+        place = values
+        *parents, last = keys.split('/')
+        for key in parents:
+            place[key] = place[key] or {}
+            place = place[key]
+        if value:
+            place[last] = value[0]
+        else:
+            del place[last]
+    path = folder / 'study.yaml'
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding='utf-8')
+    return path
+
+
+@pytest.fixture
+def study(tmp_path):
+    return read_study(write(tmp_path))
+
+
+def test_grid(study):
+    runs = expand(study)
+    assert len(runs) == 2 * 2 * 3 * 2 == len({run.name for run in runs})
+    assert [run.name for run in runs[:4]] == [
+        'noto.resnet.plain.0', 'noto.resnet.double.0', 'noto.resnet.debiased.0', 'noto.vit.plain.0'
+    ]  # fmt: skip
+    assert all(run.seed == 0 for run in runs[:12])
+
+
+def test_flags_of_a_run(study):
+    runs = {run.name: run for run in expand(study)}
+    run = runs['twemoji.vit.debiased.1']
+    common = {'model': 'test_vit', 'num_classes': 3, 'device': 'cpu', 'img_size': 32, 'model_kwargs': {'img_size': 32}}
+    assert run.train == {
+        **common, 'data_dir': '${DATA}/train', 'epochs': 4, 'debias': True, 'debias_gamma': 0.9
+    }  # fmt: skip
+    assert run.validate == {**common, 'seed': 7, **STUDY['validate']}
+    assert repr(runs['noto.resnet.double.0'].train['epochs']) == '8'
+    assert filled(run.validate['benchmark_dir'], run.variables | {'DATA': '/d'}) == ['folder=/d/twemoji/test']
+
+
+def test_times_of_a_list(tmp_path):
+    changes = [('train/decay_milestones', [2, 3]), ('methods/double/times', {'epochs': 1.5, 'decay_milestones': 2})]
+    run = expand(read_study(write(tmp_path, *changes)))[1]
+    assert repr((run.train['epochs'], run.train['decay_milestones'])) == '(6, [4, 6])'
+
+
+def test_a_study_without_axes(tmp_path):
+    runs = expand(read_study(write(tmp_path, ('data',), ('models',))))
+    assert [run.name for run in runs[:3]] == ['plain.0', 'double.0', 'debiased.0']
+
+
+def test_recipe(tmp_path):
+    """The flags of a file that train.py takes as `-c`, relative to the study file; the study's own go before."""
+    (tmp_path / 'recipes').mkdir()
+    (tmp_path / 'recipes/a.yaml').write_text('epochs: 90\nlr: 0.1\ndebias: true\n')
+    run = expand(read_study(write(tmp_path, ('methods/plain', {'recipe': 'recipes/a.yaml', 'debias': False}))))[0]
+    assert {key: run.train[key] for key in ('epochs', 'lr', 'debias')} == {'epochs': 90, 'lr': 0.1, 'debias': False}
+    run = expand(read_study(write(tmp_path, ('train/recipe', 'recipes/a.yaml'))))[1]
+    assert (run.train['epochs'], run.train['lr']) == (8, 0.1)
+    with pytest.raises(DebiasError, match=r'methods: plain: recipe .*absent\.yaml: No such file'):
+        read_study(write(tmp_path, ('methods/plain', {'recipe': 'absent.yaml'})))
+
+
+def test_shards_are_all_runs_once(study):
+    runs = expand(study)
+    shards = [select(runs, [], (number, 5)) for number in range(1, 6)]
+    assert sorted(run.name for shard in shards for run in shard) == sorted(run.name for run in runs)
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+
+def test_patterns(study):
+    runs = expand(study)
+    assert {run.name for run in select(runs, ['noto.*.plain.*', '*.vit.debiased.1'], (1, 1))} == {
+        'noto.resnet.plain.0', 'noto.resnet.plain.1', 'noto.vit.plain.0', 'noto.vit.plain.1',
+        'noto.vit.debiased.1', 'twemoji.vit.debiased.1',
+    }  # fmt: skip
+    with pytest.raises(DebiasError, match=r"--runs 'plain': no run .* such as noto\.resnet\.plain\.0"):
+        select(runs, ['plain'], (1, 1))
+
+
+def test_checks_see_good_flags(study, tmp_path):
+    check_runs(expand(study), {'DATA': str(tmp_path)}, 'study.yaml')
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (('nmae', 'x'), "unknown key 'nmae'. Did you mean 'name'"),
+        (('seeds',), 'lacks seeds'),
+        (('name', 'a/b'), 'becomes part of file names'),
+        (('methods/a b', {}), "methods: 'a b' becomes part of file names"),
+        (('methods/plain', 'debias'), 'methods: plain: expected lines of the form'),
+        (('methods/plain', {'label': 'debiased'}), "two have the label 'debiased'"),
+        (('methods/double/times', {'epochs': 0}), 'double: times: epochs: expected a factor above 0'),
+        (('seeds', [0, 0]), 'expected different numbers'),
+        (('seeds', [0, '1']), "expected whole numbers from 0, found '1'"),
+        (('seeds', 3), "'seeds': expected a list, found 3"),
+        (('baselines', ['plian']), "'plian' is none of methods. Did you mean 'plain'"),
+        (('baselines', []), 'name at least one of methods'),
+        (('measures', {}), 'name at least one'),
+        (('measures/mCE/better', 'less'), "'better' is 'less'; expected one of higher, lower, none"),
+        (('measures/mCE', {'col': 'a'}), 'mCE: expected a column of results.csv'),
+        (('checkpoint', 'first'), "'checkpoint': Known: best, last"),
+        (('make', {'test': {'command': 'rm'}}), "'command' is 'rm'; expected one of draw, make-benchmark"),
+    ],
+)
+def test_mistakes_in_the_file(tmp_path, change, message):
+    with pytest.raises(DebiasError) as caught:
+        read_study(write(tmp_path, change))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (('train/epoch', 3), "noto.resnet.plain.0: train.py: unknown key 'epoch'. Did you mean 'epochs'"),
+        (('train/batch_size', 'many'), "train.py: 'batch_size': expected int, found 'many'"),
+        (('train/seed', 3), "train.py: 'seed' is set by the study itself"),
+        (('validate/checkpoint', 'a'), "validate.py: 'checkpoint' is set by the study itself"),
+        (('train/model', 'resnet5O'), "unknown model 'resnet5O'"),
+        (('methods/debiased/debias_gamma', 2), 'noto.resnet.debiased.0: --debias-gamma is 2.0; it lies in [0, 1]'),
+        (('methods/debiased/debias', False), '--debias-gamma has no effect without --debias'),
+        (('train/data_dir', '${DATEN}'), '${DATEN} stands for nothing; give --set DATEN=VALUE'),
+        (('validate/benchmarks', 'fodler'), "unknown benchmark 'fodler'. Did you mean 'folder'"),
+        (('validate/benchmarks',), 'name the benchmarks to measure'),
+        (('methods/double/times', {'lr': 2}), "double: times: 'lr' is None; set it to a number"),
+        (('make', {'c': {'command': 'make-benchmark'}}), "make: c: 'kind' is missing"),
+        (('make', {'c': {'command': 'make-benchmark', 'kind': 'corupted'}}), 'make: c: argument kind: invalid choice'),
+        (('make', {'c': {'command': 'draw', 'img_sice': 3}}), "make: c: draw: unknown key 'img_sice'"),
+        (('make', {'c': {'command': 'draw', 'output': 'a'}}), "make: c: draw: 'output' is set by the study itself"),
+    ],
+)
+def test_mistakes_are_found_before_anything_runs(tmp_path, capsys, change, message):
+    path = write(tmp_path, change)
+    assert main(['study', str(path), '--output', str(tmp_path / 'out'), '--set', f'DATA={tmp_path}']) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith('timm-debias study: error: ')
+    assert message in error
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--shard', '3/2'], "--shard '3/2'"),
+        (['--jobs', '0'], '--jobs is 0'),
+        (['--set', 'DATA'], "--set 'DATA': expected NAME=VALUE"),
+        (['--list', '--report-only'], '--list and --report-only do not go together'),
+        (['--report-only', '--shard', '1/2'], 'leave --runs and --shard out'),
+        (['--from-results'], 'has no results.csv'),
+    ],
+)
+def test_mistakes_in_the_flags(tmp_path, capsys, words, message):
+    assert main(['study', str(write(tmp_path)), '--output', str(tmp_path / 'out'), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_study(tmp_path, capsys):
+    assert main(['study', str(tmp_path / 'absent.yaml')]) == 2
+    assert 'absent.yaml: No such file' in capsys.readouterr().err
+    (tmp_path / 'evil.yaml').write_text('!!python/object/apply:os.system ["true"]')
+    assert main(['study', str(tmp_path / 'evil.yaml')]) == 2
+    assert 'not a YAML file' in capsys.readouterr().err
+
+
+def test_list(tmp_path, capsys):
+    path = write(tmp_path, ('data',), ('models',))
+    run = expand(read_study(path))[0]
+    folder = tmp_path / 'out/runs' / run.name
+    folder.mkdir(parents=True)
+    state = {'train': run.train, 'validate': run.validate, 'status': 'failed'}
+    (folder / 'run.json').write_text(json.dumps(state))
+    assert main(['study', str(path), '--output', str(tmp_path / 'out'), '--list', '--runs', '*.0']) == 0
+    assert capsys.readouterr().out.split('\n')[:3] == ['plain.0: failed', 'double.0: missing', 'debiased.0: missing']

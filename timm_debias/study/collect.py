@@ -1,0 +1,161 @@
+"""From run folders to tables: results.csv, a row for each run, and measured.json, what the figures were measured on."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timm.utils import natural_key
+
+from ..corruptions import MAIN
+from ..errors import DebiasError
+from ..validation.results import read_json
+from .grid import Run
+from .runner import RESULTS, state_of
+
+KEYS = ('data', 'model', 'method', 'seed', 'status', 'error', 'weights')
+"""Columns of results.csv that hold no figures."""
+
+_CORRUPTED = ('folder-c', 'imagenet-c')
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run in the tables."""
+
+    data: str
+    model: str
+    method: str
+    seed: int
+    status: str
+    error: str = ''
+    weights: str = ''
+    """First digits of the SHA-256 of the weights that were measured."""
+
+    figures: Mapping[str, float] | None = None
+    """Percent, by column; None where the run is not finished."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """All that a report is made from, besides the study file."""
+
+    rows: list[Row]
+    measured: dict[str, Any]
+
+
+def collect(runs: Sequence[Run], folder: Path) -> Collected:
+    """Return what the run folders hold.
+
+    Raises:
+        DebiasError: runs of one data set and architecture that were not measured alike, or on other images.
+    """
+    rows: list[Row] = []
+    protocols: dict[tuple[str, str, str], tuple[dict[str, Any], str]] = {}
+    versions: list[dict[str, str]] = []
+    for run in runs:
+        state = state_of(folder, run)
+        keys = (run.data, run.model, run.method, run.seed, state['status'])
+        if state['status'] != 'finished':
+            rows.append(Row(*keys, error=state.get('error', '')))
+            continue
+        results = read_json(folder / run.name / RESULTS / 'results.json')
+        figures = dict(_figures(results['benchmarks'])) | _of_training(folder / run.name, state['seconds'])
+        rows.append(Row(*keys, weights=results['weights'][:12], figures=figures))
+        for name, entry in results['benchmarks'].items():
+            _check_alike(protocols, run, name, entry)
+        if state['versions'] not in versions:
+            versions.append(state['versions'])
+    benchmarks = [
+        {'data': data, 'model': model, 'benchmark': name} | entry
+        for (data, model, name), (entry, _) in protocols.items()
+    ]
+    return Collected(rows, {'benchmarks': benchmarks, 'versions': versions})
+
+
+def _check_alike(
+    protocols: dict[tuple[str, str, str], tuple[dict[str, Any], str]], run: Run, name: str, entry: Mapping[str, Any]
+) -> None:
+    kept = {key: entry[key] for key in ('protocol', 'images', 'fingerprint', 'subset', 'partial', 'notes')}
+    kept['skipped'] = len(entry['skipped'])
+    first, other = protocols.setdefault((run.data, run.model, name), (kept, run.name))
+    for key, value in kept.items():
+        if value != first[key]:
+            raise DebiasError(
+                f'{run.name} and {other} were not measured alike on {name}: {key} is {value!r} and {first[key]!r}; '
+                'measure one of them again (remove its results folder and the state of the run, run.json)'
+            )
+
+
+def _figures(benchmarks: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
+    """Yield column and value, percent, of all figures that the report may show."""
+    for name, entry in benchmarks.items():
+        yield from ((f'{name}_{key}', value) for key, value in entry['headline'].items() if value is not None)
+        metrics = entry['metrics']
+        if name in _CORRUPTED:
+            for corruption, severities in metrics['errors'].items():
+                for severity, row in severities.items():
+                    yield f'{name}/{corruption}/{severity}', row['error']
+        for category, counts in metrics.get('categories', {}).items():
+            for cue in ('shape', 'texture'):
+                if counts['images']:
+                    yield f'{name}/{category}/{cue}', 100 * counts[cue] / counts['images']
+
+
+def _of_training(folder: Path, seconds: Mapping[str, Any]) -> dict[str, float]:
+    with open(folder / 'summary.csv', newline='', encoding='utf-8') as file:
+        last = list(csv.DictReader(file))[-1]
+    figures = {f'seconds_{stage}': spent['cpu'] for stage, spent in seconds.items()}
+    return figures | ({'validation_top1': float(last['eval_top1'])} if 'eval_top1' in last else {})
+
+
+def corruption_columns(figures: Mapping[str, float]) -> dict[str, dict[int, str]]:
+    """Return, for each of the 15 main corruptions of which there are errors, its columns by severity."""
+    columns: dict[str, dict[int, str]] = {}
+    for corruption in MAIN:
+        for column in figures:
+            benchmark, _, rest = column.partition('/')
+            if benchmark in _CORRUPTED and rest.startswith(f'{corruption}/'):
+                columns.setdefault(corruption, {})[int(rest.rpartition('/')[2])] = column
+    return columns
+
+
+def format_csv(rows: Sequence[Row]) -> str:
+    """Return results.csv: a line for each run, figures in percent (seconds: of CPU time) to four digits."""
+    columns = sorted({column for row in rows for column in row.figures or {}}, key=natural_key)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow([*KEYS, *columns])
+    for row in rows:
+        figures = row.figures or {}
+        values = [f'{figures[column]:.4f}'.rstrip('0').rstrip('.') if column in figures else '' for column in columns]
+        writer.writerow([*(getattr(row, key) for key in KEYS), *values])
+    return file.getvalue()
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Return the rows of a file that `format_csv` wrote.
+
+    Raises:
+        DebiasError: another file.
+    """
+    try:
+        with open(path, newline='', encoding='utf-8') as file:
+            lines = list(csv.DictReader(file))
+        return [_row(line) for line in lines]
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
+        raise DebiasError(f'{path}: not the results.csv of a study ({error})') from error
+
+
+def _row(line: Mapping[str, str]) -> Row:
+    keys: dict[str, Any] = {key: line[key] for key in KEYS} | {'seed': int(line['seed'])}
+    figures = {column: float(value) for column, value in line.items() if column not in KEYS and value != ''}
+    return Row(**keys, figures=figures if line['status'] == 'finished' else None)
+
+
+def format_measured(measured: Mapping[str, Any]) -> str:
+    """Return measured.json."""
+    return json.dumps(measured, indent=1, ensure_ascii=False) + '\n'

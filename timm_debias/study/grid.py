@@ -1,0 +1,167 @@
+"""The runs of a study: every data set with every architecture, method and seed."""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ..errors import DebiasError
+from ..flags import Parser, check_values
+from ..training.checks import check_config as check_train
+from ..training.main import build_parser as train_parser
+from ..training.main import config_from_args as train_config
+from ..validation.main import build_parser as validate_parser
+from ..validation.main import config_from_args as validate_config
+from ..validation.selection import check_suite
+from .config import Flags, Study, Variant
+
+_OWN = {
+    'train.py': ('config', 'experiment', 'output', 'resume', 'seed'),
+    'validate.py': ('config', 'checkpoint', 'models', 'results_dir', 'results_file', 'resume', 'shard'),
+}
+"""Flags that the study sets itself."""
+
+_SHARED = (
+    'model', 'num_classes', 'gp', 'img_size', 'in_chans', 'input_size', 'crop_pct', 'mean', 'std', 'interpolation',
+    'fast_norm', 'model_kwargs', 'channels_last', 'device', 'amp', 'amp_dtype', 'workers',
+)  # fmt: skip
+"""Flags of train.py that validate.py is given too."""
+
+_VARIABLE = re.compile(r'\$\{(\w+)\}')
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model to train and to measure."""
+
+    data: str
+    model: str
+    method: str
+    seed: int
+    train: Flags
+    """Flags of train.py; texts may hold `${NAME}`."""
+
+    validate: Flags
+
+    @property
+    def name(self) -> str:
+        """Name of the run and of its folder, such as 'resnet18.debiased.0'."""
+        return '.'.join(filter(None, [self.data, self.model, self.method, str(self.seed)]))
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What `${data}`, `${model}`, `${method}` and `${seed}` stand for."""
+        return {'data': self.data, 'model': self.model, 'method': self.method, 'seed': str(self.seed)}
+
+
+def expand(study: Study) -> list[Run]:
+    """Return the runs of a study, seed by seed, so that an interrupted study has whole comparisons.
+
+    Raises:
+        DebiasError: `times` of a flag that is not set.
+    """
+    nothing = {'': Variant('', {}, {}, {})}
+    return [
+        _run(
+            study, (data, study.data.get(data)), (model, study.models.get(model)), (method, study.methods[method]), seed
+        )
+        for seed in study.seeds
+        for data in study.data or nothing
+        for model in study.models or nothing
+        for method in study.methods
+    ]
+
+
+def _run(
+    study: Study,
+    data: tuple[str, Variant | None],
+    model: tuple[str, Variant | None],
+    method: tuple[str, Variant],
+    seed: int,
+) -> Run:
+    train, validate = dict(study.train), dict(study.validate)
+    for name, variant in (data, model, method):
+        if variant is None:
+            continue
+        train |= variant.train
+        validate |= variant.validate
+        for flag, factor in variant.times.items():
+            value = train.get(flag)
+            numbers: list[Any] = value if isinstance(value, list) else [value]
+            if not numbers or not all(_is_number(number) for number in numbers):
+                raise DebiasError(f"{name}: times: '{flag}' is {value!r}; set it to a number in train, data or models")
+            products = [_product(number, factor) for number in numbers]
+            train[flag] = products if isinstance(value, list) else products[0]
+    shared = {flag: value for flag, value in train.items() if flag in _SHARED}
+    return Run(data[0], model[0], method[0], seed, train, shared | validate)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _product(number: float, factor: float) -> float:
+    """Return the product, whole where it is whole and the number was: flags for numbers of epochs take no fractions."""
+    product = number * factor
+    return round(product) if isinstance(number, int) and product == round(product) else product
+
+
+def select(runs: Sequence[Run], patterns: Sequence[str], shard: tuple[int, int]) -> list[Run]:
+    """Return the runs that `--runs` and `--shard` name.
+
+    Raises:
+        DebiasError: a pattern without runs.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(run.name, pattern) for run in runs):
+            raise DebiasError(f"--runs '{pattern}': no run of this study; --list shows them, such as {runs[0].name}")
+    chosen = [run for run in runs if not patterns or any(fnmatchcase(run.name, pattern) for pattern in patterns)]
+    first, step = shard
+    return chosen[first - 1 :: step]
+
+
+def filled(value: Any, variables: Mapping[str, str]) -> Any:
+    """Return a value with `${NAME}` in its texts replaced.
+
+    Raises:
+        DebiasError: a name that stands for nothing.
+    """
+    if isinstance(value, str):
+        for name in _VARIABLE.findall(value):
+            if name not in variables:
+                raise DebiasError(f'{value}: ${{{name}}} stands for nothing; give --set {name}=VALUE')
+        return _VARIABLE.sub(lambda match: variables[match[1]], value)
+    if isinstance(value, list):
+        return [filled(item, variables) for item in value]
+    if isinstance(value, dict):
+        return {key: filled(item, variables) for key, item in value.items()}
+    return value
+
+
+def check_runs(runs: Sequence[Run], variables: Mapping[str, str], where: str) -> None:
+    """Raise `DebiasError` for the first mistake in the flags of a run that shows before anything is trained."""
+    for run in runs:
+        names = run.variables | dict(variables)
+        try:
+            check_train(train_config(parsed(filled(run.train, names), train_parser(), 'train.py')))
+            flags = parsed(filled(run.validate, names), validate_parser(), 'validate.py')
+            if not flags.benchmarks:
+                raise DebiasError('validate.py: name the benchmarks to measure, such as "benchmarks: folder"')
+            check_suite(validate_config(flags))
+        except DebiasError as error:
+            raise DebiasError(f'{where}: {run.name}: {error}') from error
+
+
+def parsed(flags: Flags, parser: Parser, command: str, words: Sequence[str] = ()) -> argparse.Namespace:
+    """Return flags as the parser of a command gives them, after `words` of a command line.
+
+    Raises:
+        DebiasError: a flag that the command does not have or the study sets itself, or a value of another type.
+    """
+    own = next((flag for flag in flags if flag in _OWN.get(command, ('config', 'output'))), None)
+    if own is not None:
+        raise DebiasError(f"{command}: '{own}' is set by the study itself; leave it out")
+    parser.set_defaults(**check_values(flags, parser, command))
+    return parser.parse_args(words)

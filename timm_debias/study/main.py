@@ -1,0 +1,129 @@
+"""The command `timm-debias study`."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DebiasError
+from ..flags import Parser, add_flags, config_from, flag
+from ..log import setup_logging
+from ..validation.model_lists import parse_shard
+from .collect import collect
+from .config import Study, read_study
+from .grid import Run, check_runs, expand, select
+from .prepare import check_steps, make_all
+from .report import SAMPLES, store, write_report
+from .runner import Launch, run_all, state_of
+from .samples import save_samples
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Running a study"""
+
+    study: str = flag('', 'YAML file of the study', 'study', metavar='STUDY.yaml')
+    output: str | None = flag(None, 'folder for the runs, output/study/NAME if not given', metavar='DIR')
+    variables: list[str] = flag(
+        [], 'what ${NAME} stands for in the file; repeatable', '--set', nargs='+', action='extend', metavar='NAME=VALUE'
+    )
+    runs: list[str] = flag([], 'only runs whose names match one of these wildcards', nargs='+', metavar='PATTERN')
+    shard: str = flag('1/1', 'take every n-th run from the i-th, counted from 1: for job arrays', metavar='I/N')
+    jobs: int = flag(1, 'runs at once', metavar='N')
+    threads: int | None = flag(
+        None, 'CPU threads of each run; the cores divided by --jobs if not given', type=int, metavar='N'
+    )
+    nproc_per_node: int = flag(1, 'processes of each run, started by torchrun, one a GPU', metavar='N')
+    list_runs: bool = flag(False, 'print the runs and how far they are, and stop', '--list')
+    report_only: bool = flag(False, 'write the report on what is finished, and run nothing')
+    from_results: bool = flag(False, 'write the report anew from results.csv in --report-dir, without the runs')
+    report_dir: str | None = flag(None, 'folder for the report, the folder report in --output if not given')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is not finished of a study, then write its report; returns the exit code.
+
+    Raises:
+        DebiasError: a mistake in the study or the flags, before anything is run.
+    """
+    setup_logging()
+    parser = Parser(
+        prog='timm-debias study',
+        description='Train every method with every seed, architecture and data set of a study file, measure all on '
+        'the same benchmarks, and report means, intervals and paired tests. The same command goes on where it was '
+        'interrupted, and tries again what failed.',
+    )
+    add_flags(parser, StudyConfig)
+    config = config_from(StudyConfig, parser.parse_args(argv))
+    study = read_study(Path(config.study))
+    output = Path(config.output or f'output/study/{study.name}')
+    report_dir = Path(config.report_dir) if config.report_dir else output / 'report'
+    _check(config)
+    if config.from_results:
+        write_report(study, report_dir)
+        _logger.info(f'Report: {report_dir / "report.md"}')
+        return 0
+    runs = expand(study)
+    variables = _variables(config.variables, output)
+    chosen = select(runs, config.runs, parse_shard(config.shard))
+    if config.list_runs:
+        for run in chosen:
+            print(f'{run.name}: {state_of(output / "runs", run)["status"]}')
+        return 0
+    failed = False
+    if not config.report_only:
+        failed = _run(config, study, chosen, variables, output)
+        if len(chosen) < len(runs):
+            _logger.info('These were some of the runs; the same command without --runs and --shard writes the report.')
+            return 1 if failed else 0
+    _report(study, runs, variables, output, report_dir)
+    return 1 if failed else 0
+
+
+def _check(config: StudyConfig) -> None:
+    least = {'--jobs': config.jobs, '--threads': config.threads, '--nproc-per-node': config.nproc_per_node}
+    for name, value in least.items():
+        if value is not None and value < 1:
+            raise DebiasError(f'{name} is {value}; expected at least 1')
+    alone = {'--list': config.list_runs, '--report-only': config.report_only, '--from-results': config.from_results}
+    given = [name for name, on in alone.items() if on]
+    if len(given) > 1:
+        raise DebiasError(f'{" and ".join(given)} do not go together')
+    if given and given != ['--list'] and (config.runs or config.shard != '1/1'):
+        raise DebiasError(f'{given[0]} is for the whole study: leave --runs and --shard out')
+
+
+def _variables(items: Sequence[str], output: Path) -> dict[str, str]:
+    variables = {'MADE': str(output / 'made')}
+    for item in items:
+        name, separator, value = item.partition('=')
+        if not separator or not name.isidentifier():
+            raise DebiasError(f"--set '{item}': expected NAME=VALUE")
+        variables[name] = value
+    return variables
+
+
+def _run(config: StudyConfig, study: Study, runs: Sequence[Run], variables: dict[str, str], output: Path) -> bool:
+    """Run what is not finished, and return whether a run failed."""
+    check_steps(study, variables, config.study)
+    check_runs(runs, variables, config.study)
+    make_all(study, variables, output / 'made')
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    threads = config.threads or max(1, cores // (config.jobs * config.nproc_per_node))
+    launch = Launch(output / 'runs', variables, study.checkpoint, config.jobs, threads, config.nproc_per_node)
+    outcomes = run_all(runs, launch)
+    failed = [name for name, outcome in outcomes.items() if outcome == 'failed']
+    if failed:
+        _logger.warning(f'{len(failed)} of {len(runs)} runs failed: {", ".join(failed)}')
+    return bool(failed)
+
+
+def _report(study: Study, runs: Sequence[Run], variables: dict[str, str], output: Path, report_dir: Path) -> None:
+    store(collect(runs, output / 'runs'), report_dir)
+    if study.pictures:
+        save_samples(study, variables, report_dir / SAMPLES)
+    write_report(study, report_dir)
+    _logger.info(f'Report: {report_dir / "report.html"}, and beside it report.md, results.csv and tests.csv')

@@ -1,0 +1,228 @@
+"""The report of a study: report.md and report.html, made from the study file, results.csv and measured.json alone."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import DebiasError
+from ..files import write_text
+from ..validation.results import read_json
+from .analysis import MCE, SIGNIFICANT, Difference, Group, format_tests, group_rows
+from .blocks import Block, Figure, Heading, Table, Text, to_html, to_markdown
+from .collect import Collected, Row, corruption_columns, format_csv, format_measured, read_csv
+from .config import Study
+from .figures import class_columns, draw_group, format_points
+from .statistics import Estimate
+
+RESULTS, MEASURED, SAMPLES = 'results.csv', 'measured.json', 'samples.png'
+
+
+def store(collected: Collected, folder: Path) -> None:
+    """Write what a report is made from: results.csv and measured.json."""
+    write_text(folder / RESULTS, format_csv(collected.rows))
+    write_text(folder / MEASURED, format_measured(collected.measured))
+
+
+def write_report(study: Study, folder: Path) -> None:
+    """Write report.md, report.html, the drawings and tests.csv from what `store` wrote to `folder`.
+
+    Raises:
+        DebiasError: no results, no finished run, or a measure of the study that no run has.
+    """
+    if not (folder / RESULTS).is_file():
+        raise DebiasError(f'{folder} has no {RESULTS} to make a report from')
+    rows, measured = read_csv(folder / RESULTS), read_json(folder / MEASURED)
+    groups = group_rows(study, rows)
+    if not groups:
+        raise DebiasError(f'{folder / RESULTS} has no finished run of this study to report')
+    blocks = build(study, rows, measured, groups, folder / SAMPLES)
+    for block in blocks:
+        if isinstance(block, Figure) and isinstance(block.content, str):
+            write_text(folder / block.file, block.content)
+    write_text(folder / 'tests.csv', format_tests(groups))
+    write_text(folder / 'report.html', to_html(study.title, blocks))
+    write_text(folder / 'report.md', to_markdown(blocks))
+
+
+def build(
+    study: Study, rows: Sequence[Row], measured: Mapping[str, Any], groups: Sequence[Group], samples: Path
+) -> list[Block]:
+    """Return the report."""
+    blocks: list[Block] = [Heading(1, study.title)]
+    blocks += [Text(study.description)] if study.description.strip() else []
+    blocks.append(Text(_what_was_run(study, rows)))
+    if study.pictures and samples.is_file():
+        blocks.append(Figure(SAMPLES, 'Images of the tests', samples))
+    if study.discussion.strip():
+        blocks += [Heading(2, 'What holds, and what does not'), Text(study.discussion)]
+    for group in groups:
+        blocks += _group(group, several=len(groups) > 1)
+    blocks += _unfinished(rows)
+    blocks += [Heading(2, 'How it was measured'), Text(_protocols(study, measured))]
+    blocks.append(
+        Text(
+            f'Raw figures of every run are in `{RESULTS}`, all differences with their p-values in `tests.csv`; '
+            '`timm-debias study` wrote this page from them.'
+        )
+    )
+    return blocks
+
+
+def _what_was_run(study: Study, rows: Sequence[Row]) -> str:
+    finished = [row for row in rows if row.status == 'finished']
+    axes = [f'{len(study.methods)} methods']
+    axes += [f'{len(study.models)} architectures'] if study.models else []
+    axes += [f'{len(study.data)} data sets'] if study.data else []
+    return (
+        f'{len(finished)} of {len(rows)} runs finished: {", ".join(axes)}, {len(study.seeds)} seeds. Figures are in '
+        "percent, mean ± half of the 95 % interval of Student's t over seeds; the test images are the same in all "
+        'runs, and the intervals say nothing on how results vary with them. ↑: higher is better, ↓: lower.'
+    )
+
+
+def _group(group: Group, several: bool) -> list[Block]:
+    study = group.study
+    level = 2
+    blocks: list[Block] = []
+    if several:
+        blocks.append(Heading(level, group.title))
+        level = 3
+    blocks += [Heading(level, 'Figures'), _means(group)]
+    if any(measure.column == MCE for measure in study.measures):
+        blocks.append(
+            Text(
+                f'mCE is 100 times the mean over corruptions of the error over the mean error of '
+                f'{group.label(study.baselines[0])}.'
+            )
+        )
+    for baseline in study.baselines:
+        differences = group.differences(baseline)
+        if differences:
+            blocks += [Heading(level, f'Difference to {group.label(baseline)}'), _differences(group, differences)]
+            blocks.append(Text(_verdicts(group, differences)))
+    corruptions = _corruptions(group)
+    if corruptions is not None:
+        blocks += [Heading(level, 'Error by corruption'), corruptions]
+    for table in _classes(group):
+        blocks += [Heading(level, 'Shape bias by class'), table]
+    blocks += [Heading(level, 'Drawings'), *draw_group(group)]
+    return blocks
+
+
+def _mean(found: Estimate | None) -> str:
+    if found is None:
+        return '–'
+    return f'{found.mean:.1f}' + ('' if found.half_width is None else f' ± {found.half_width:.1f}')
+
+
+def _means(group: Group) -> Table:
+    arrows = {'higher': ' ↑', 'lower': ' ↓', 'none': ''}
+    measures = group.study.measures
+    head = ['method', 'seeds', *(measure.label + arrows[measure.better] for measure in measures), 'CPU minutes a run']
+    rows = []
+    for method in group.methods:
+        seconds = [
+            figures.get('seconds_train', 0.0) + figures.get('seconds_validate', 0.0)
+            for figures in group.runs[method].values()
+        ]
+        cells = [_mean(group.mean(method, measure.column)) for measure in measures]
+        minutes = statistics.fmean(seconds) / 60
+        rows.append([group.label(method), str(len(group.runs[method])), *cells, f'{minutes:.1f}'])
+    return Table(head, rows)
+
+
+def _differences(group: Group, differences: Sequence[Difference]) -> Table:
+    measures = group.study.measures
+    rows = []
+    for method in dict.fromkeys(item.method for item in differences):
+        cells = []
+        for measure in measures:
+            item = next((item for item in differences if (item.method, item.measure) == (method, measure)), None)
+            cells.append('–' if item is None else _marked(item))
+        rows.append([group.label(method), *cells])
+    return Table(['method', *(measure.label for measure in measures)], rows)
+
+
+def _marked(item: Difference) -> str:
+    words = f'**{format_points(item)}**' if item.points.excludes_zero else format_points(item)
+    return words + (' †' if item.p_holm is not None and item.p_holm < SIGNIFICANT else '')
+
+
+def _verdicts(group: Group, differences: Sequence[Difference]) -> str:
+    """Return a sentence for each method, from the intervals alone."""
+    lines = [
+        'Points, paired by seed. **Bold**: the 95 % interval excludes 0. †: p of the paired t-test below '
+        f"{SIGNIFICANT} after Holm's correction for all cells of this table in which a direction is better.",
+        '',
+    ]
+    for method in dict.fromkeys(item.method for item in differences):
+        found = []
+        for verdict in ('better', 'worse', 'undecided'):
+            labels = [item.measure.label for item in differences if (item.method, item.verdict) == (method, verdict)]
+            found += [f'{verdict}: {", ".join(labels)}'] if labels else []
+        if found:
+            lines.append(f'- {group.label(method)}. {"; ".join(found)}.')
+    return '\n'.join(lines)
+
+
+def _corruptions(group: Group) -> Table | None:
+    columns = corruption_columns(dict.fromkeys(group.columns, 0.0))
+    if not columns:
+        return None
+    rows = []
+    for corruption, severities in columns.items():
+        cells = []
+        for method in group.methods:
+            errors = [found.mean for column in severities.values() if (found := group.mean(method, column))]
+            cells.append(f'{statistics.fmean(errors):.1f}' if errors else '–')
+        rows.append([corruption.replace('_', ' '), *cells])
+    return Table(['mean over severities and seeds', *(group.label(method) for method in group.methods)], rows)
+
+
+def _classes(group: Group) -> list[Table]:
+    tables = []
+    for conflict in ('shapes_textures', 'folder-cue-conflict', 'cue-conflict'):
+        rows = []
+        for name, cues in class_columns(group, conflict).items():
+            cells = []
+            for method in group.methods:
+                shape, texture = (found.mean if (found := group.mean(method, cue)) else 0.0 for cue in cues)
+                cells.append(f'{100 * shape / (shape + texture):.1f}' if shape + texture else '–')
+            rows.append([name, *cells])
+        if rows:
+            head = [f'{conflict}, all seeds together', *(group.label(method) for method in group.methods)]
+            tables.append(Table(head, rows))
+    return tables
+
+
+def _unfinished(rows: Sequence[Row]) -> list[Block]:
+    lines = []
+    for row in rows:
+        if row.status != 'finished':
+            name = '.'.join(filter(None, [row.data, row.model, row.method, str(row.seed)]))
+            lines.append(f'- {name}: {row.status}' + (f', {row.error}' if row.error else ''))
+    return [Heading(2, 'Runs without results'), Text('\n'.join(lines))] if lines else []
+
+
+def _protocols(study: Study, measured: Mapping[str, Any]) -> str:
+    """Return protocols and files of each benchmark; groups that were measured alike share a line."""
+    checkpoint = {'last.pth.tar': 'of the last epoch', 'model_best.pth.tar': 'with the best validation accuracy'}
+    lines = [
+        f'Measured are the weights {checkpoint[study.checkpoint]}, once. Files: the first digits of a SHA-256 over '
+        'paths and sizes of the images.',
+        '',
+    ]
+    alike: dict[str, list[str]] = {}
+    for entry in measured['benchmarks']:
+        words = '; '.join([entry['protocol'], *entry['notes']])
+        skipped = f', {entry["skipped"]} unreadable ones skipped' if entry['skipped'] else ''
+        where = f'{entry["images"]:,} images{skipped}, files {entry["fingerprint"][:12]}'
+        line = f'- {entry["benchmark"]}: {words}; {where}.'
+        alike.setdefault(line, []).append(', '.join(filter(None, [entry['data'], entry['model']])))
+    for line, names in alike.items():
+        several = len(alike) > len({entry['benchmark'] for entry in measured['benchmarks']})
+        lines.append(f'{line} ({"; ".join(names)})' if several and any(names) else line)
+    for versions in measured['versions']:
+        lines.append(f'- Versions: {", ".join(f"{name} {version}" for name, version in versions.items())}.')
+    return '\n'.join(lines)
