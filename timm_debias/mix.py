@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 from .errors import DebiasError
 from .normalize import Normalize
+from .style_bank import StyleBank
 from .stylizers import Stylizer
 
 
@@ -40,8 +41,7 @@ class ShapeTextureMix:
     """
 
     def __init__(self, stylizer: Stylizer, alpha: float = 0.5, generator: torch.Generator | None = None) -> None:
-        if not 0 <= alpha <= 1:
-            raise DebiasError(f'alpha is {alpha}; the strength of stylisation lies in [0, 1]')
+        _check_alpha(alpha)
         self.stylizer = stylizer.eval().requires_grad_(False)
         self.alpha = alpha
         self.generator = generator
@@ -84,6 +84,41 @@ class ShapeTextureMix:
         return ShapeTextureMixup(self, Normalize(mean, std), num_classes, gamma, smoothing)
 
 
+class StyleBankMix:
+    """Draws a style of a bank for every image of a batch (`sample`), then stylises (`apply`).
+
+    As training on Stylized-ImageNet does it (Geirhos et al., ICLR 2019): styles are textures or paintings, which have
+    no label. It stands where a `ShapeTextureMix` stands.
+
+    Args:
+        bank: The styles, and the stylizer they were taken with.
+        alpha: Strength of stylisation in [0, 1]; 1 for Stylized-ImageNet.
+        generator: CPU source of the styles; torch's global one where None.
+    """
+
+    def __init__(self, bank: StyleBank, alpha: float = 1.0, generator: torch.Generator | None = None) -> None:
+        _check_alpha(alpha)
+        self.bank = bank
+        self.stylizer = bank.stylizer.eval().requires_grad_(False)
+        self.alpha = alpha
+        self.generator = generator
+
+    def sample(self, batch_size: int) -> torch.Tensor:
+        """Return numbers of styles, a [B] int64 tensor on the CPU, each drawn with the same probability."""
+        return torch.randint(len(self.bank), (batch_size,), generator=self.generator)
+
+    @torch.no_grad()
+    def apply(self, images: torch.Tensor, labels: torch.Tensor, styles: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Stylise `images` [B, 3, H, W] in [0, 1] with `styles` of the bank.
+
+        Returns:
+            Stylised images, [B, 3, H, W], not clamped, and None in place of the texture's labels.
+        """
+        self.stylizer.to(images.device)
+        style = tuple(tensor[styles].to(images.device, non_blocking=True) for tensor in self.bank.styles)
+        return self.stylizer.restyle(images.float(), style, self.alpha).to(images.dtype), None
+
+
 class ShapeTextureMixup:
     """(images, class indices) -> (2n images, soft targets [2n, C]), as timm's loops call their `mixup_fn`.
 
@@ -111,3 +146,8 @@ class ShapeTextureMixup:
         stylised, texture_target = self.mix(normalize.inverse(images), shape_target)
         stylised_target = self.gamma * shape_target + (1 - self.gamma) * texture_target
         return torch.cat([images, normalize(stylised)]), torch.cat([shape_target, stylised_target])
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise DebiasError(f'alpha is {alpha}; the strength of stylisation lies in [0, 1]')

@@ -1,17 +1,28 @@
 """Refuses, before any work is done, what cannot be meant."""
 
 import os
-from pathlib import Path
 
 from timm.optim import list_optimizers
 
 from ..checks import check_device, check_model_name
 from ..errors import DebiasError, did_you_mean
-from ..registration import uses_stylize
-from ..stylizers import list_stylizers
-from .config import DebiasConfig, TrainConfig
+from .config import TrainConfig
+from .debias_checks import check_debias, check_warmup_multistep
+from .warmup_multistep import WARMUP_MULTISTEP
 
-_SCHEDULES = ('cosine', 'tanh', 'step', 'multistep', 'poly', 'plateau', 'wsd', 'rsqrt', 'constant', 'none')
+_SCHEDULES = (
+    'cosine',
+    'tanh',
+    'step',
+    'multistep',
+    'poly',
+    'plateau',
+    'wsd',
+    'rsqrt',
+    'constant',
+    'none',
+    WARMUP_MULTISTEP,
+)
 
 
 def check_config(config: TrainConfig) -> None:
@@ -21,10 +32,8 @@ def check_config(config: TrainConfig) -> None:
     _check_names(config)
     _check_files(config)
     _check_numbers(config)
-    if config.debias.debias:
-        _check_debias(config)
-    else:
-        _check_no_debias_flags(config)
+    check_warmup_multistep(config)
+    check_debias(config)
 
 
 def _check_names(config: TrainConfig) -> None:
@@ -66,46 +75,3 @@ def _check_numbers(config: TrainConfig) -> None:
         raise DebiasError(f'--amp needs a float32 model; leave out --amp or --model-dtype {config.device.model_dtype}')
     if config.model.pretrained_path and not config.model.pretrained:
         raise DebiasError('--pretrained-path is read only with --pretrained')
-
-
-def _check_debias(config: TrainConfig) -> None:
-    debias, augment = config.debias, config.augment
-    for name, value in (('--debias-gamma', debias.debias_gamma), ('--debias-alpha', debias.debias_alpha)):
-        if not 0 <= value <= 1:
-            raise DebiasError(f'{name} is {value}; it lies in [0, 1]')
-    if debias.debias_mode != 'debiased' and debias.debias_gamma != DebiasConfig().debias_gamma:
-        raise DebiasError(f'--debias-mode {debias.debias_mode} sets gamma itself: leave --debias-gamma out')
-    if debias.debias_stylizer not in list_stylizers():
-        hint = did_you_mean(debias.debias_stylizer, list_stylizers())
-        raise DebiasError(f"unknown stylizer '{debias.debias_stylizer}'. {hint}")
-    if debias.debias_stylizer_weights and not Path(debias.debias_stylizer_weights).exists():
-        raise DebiasError(f"--debias-stylizer-weights '{debias.debias_stylizer_weights}': no such file or folder")
-    in_chans = config.model.in_chans or (config.model.input_size or [3])[0]
-    if in_chans != 3:
-        raise DebiasError(f'--debias stylises RGB images and the model takes {in_chans} channels (--in-chans)')
-    if config.model.batch_size < 2:
-        raise DebiasError('--batch-size 1 leaves no image to take a texture from; --debias needs at least 2')
-    refused = {
-        '--mixup': augment.mixup > 0,
-        '--cutmix': augment.cutmix > 0 or augment.cutmix_minmax is not None,
-        '--reprob': augment.reprob > 0,
-        '--bce-target-thresh': augment.bce_target_thresh is not None,
-    }
-    reasons = {
-        '--mixup': 'mixed images would be stylised',
-        '--cutmix': 'mixed images would be stylised',
-        '--reprob': 'erased rectangles would be stylised',
-        '--bce-target-thresh': 'a thresholded target cannot hold two labels',
-    }
-    for name, given in refused.items():
-        if given:
-            raise DebiasError(f'{name} does not go with --debias: {reasons[name]}')
-
-
-def _check_no_debias_flags(config: TrainConfig) -> None:
-    default = DebiasConfig()
-    stylizer_flags = ('debias_stylizer', 'debias_stylizer_weights') if uses_stylize(config.augment.aa) else ()
-    for name, value in vars(config.debias).items():
-        if value != getattr(default, name) and name not in stylizer_flags:
-            flag = f'--{name.replace("_", "-")}'
-            raise DebiasError(f'{flag} has no effect without --debias: add --debias or leave it out')

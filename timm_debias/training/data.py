@@ -13,7 +13,7 @@ from ..errors import DebiasError
 from ..registration import register, uses_stylize
 from ..style_bank import StyleBank
 from ..stylizers import create_stylizer
-from .config import AugmentConfig, TrainConfig
+from .config import TrainConfig
 from .machine import Machine
 from .model import model_dtype
 
@@ -95,9 +95,11 @@ def register_augmentations(config: TrainConfig, train: Any, input_config: dict[s
 def build_train_loader(
     config: TrainConfig, dataset: Any, input_config: dict[str, Any], num_classes: int, machine: Machine
 ) -> tuple[Any, Any]:
-    """Create the training loader and the `mixup_fn` that the loop has to call (None where the loader mixes)."""
+    """Create the training loader and the `mixup_fn` that the loop has to call (None where loader or task mix)."""
     augment = config.augment
-    mixup_options = _mixup_options(augment, num_classes)
+    # A debiased task mixes and erases itself, after stylisation.
+    debias = bool(config.debias.debias)
+    mixup_options = {} if debias else augment.mixup_kwargs(num_classes)
     collate_fn = mixup_fn = None
     if mixup_options and config.run.no_prefetcher:
         mixup_fn = Mixup(**mixup_options)
@@ -118,7 +120,7 @@ def build_train_loader(
         batch_size=config.model.batch_size,
         is_training=True,
         no_aug=augment.no_aug,
-        re_prob=augment.reprob,
+        re_prob=0.0 if debias else augment.reprob,
         re_mode=augment.remode,
         re_count=augment.recount,
         train_crop_mode=augment.train_crop_mode,
@@ -161,19 +163,4 @@ def _loader_options(config: TrainConfig, input_config: dict[str, Any], machine: 
         device=machine.device,
         distributed=machine.distributed,
         use_prefetcher=not config.run.no_prefetcher,
-    )
-
-
-def _mixup_options(augment: AugmentConfig, num_classes: int) -> dict[str, Any]:
-    if not augment.mixup_active:
-        return {}
-    return dict(
-        mixup_alpha=augment.mixup,
-        cutmix_alpha=augment.cutmix,
-        cutmix_minmax=augment.cutmix_minmax,
-        prob=augment.mixup_prob,
-        switch_prob=augment.mixup_switch_prob,
-        mode=augment.mixup_mode,
-        label_smoothing=augment.smoothing,
-        num_classes=num_classes,
     )

@@ -24,9 +24,10 @@ from .config import TrainConfig
 from .data import build_datasets, build_eval_loader, build_train_loader, check_labels, register_augmentations
 from .loop import Run, train_one_epoch
 from .machine import Machine
-from .model import build_model, build_task, check_input_size, resolve_input
+from .model import build_model, check_input_size, resolve_input
 from .optim import build_optimizer, build_scheduler, resolve_lr
 from .preview import save_preview
+from .task import build_task
 
 _logger = logging.getLogger(__name__)
 
