@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from .errors import DebiasError
-from .normalize import Normalize
+from .normalize import Normalize, at_least_float32
 from .style_bank import StyleBank
 from .stylizers import Stylizer
 
@@ -35,7 +35,7 @@ class ShapeTextureMix:
     stylizer.
 
     Args:
-        stylizer: Style transfer; see `create_stylizer`. Frozen, and moved to the device of the images.
+        stylizer: Style transfer; see `create_stylizer`. Frozen, and moved to the device and precision of the images.
         alpha: Strength of stylisation in [0, 1]; the paper uses 0.5.
         generator: CPU source of the partners; torch's global one where None.
     """
@@ -63,9 +63,9 @@ class ShapeTextureMix:
         Returns:
             Stylised images, [B, 3, H, W], not clamped, and the texture's labels, of the shape of `labels`.
         """
-        self.stylizer.to(images.device)
         partners = partners.to(images.device, non_blocking=True)
-        stylised = self.stylizer.mix(images.float(), partners, self.alpha)
+        pixels = at_least_float32(images)
+        stylised = self.stylizer.to(pixels).mix(pixels, partners, self.alpha)
         return stylised.to(images.dtype), labels[partners]
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,9 +114,9 @@ class StyleBankMix:
         Returns:
             Stylised images, [B, 3, H, W], not clamped, and None in place of the texture's labels.
         """
-        self.stylizer.to(images.device)
-        style = tuple(tensor[styles].to(images.device, non_blocking=True) for tensor in self.bank.styles)
-        return self.stylizer.restyle(images.float(), style, self.alpha).to(images.dtype), None
+        pixels = at_least_float32(images)
+        style = tuple(tensor[styles].to(pixels) for tensor in self.bank.styles)
+        return self.stylizer.to(pixels).restyle(pixels, style, self.alpha).to(images.dtype), None
 
 
 class ShapeTextureMixup:
