@@ -22,11 +22,11 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from timm_debias.flags import parse_with_yaml
 from timm_debias.mix import draw_partners
 from timm_debias.stylizers import Stylizer
-from timm_debias.training import task as task_module
+from timm_debias.training import debias as debias_module
 from timm_debias.training.loop import Run, train_one_epoch
 from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
-from timm_debias.training.model import build_model, resolve_input
+from timm_debias.training.model import build_model, build_task, resolve_input
 from timm_debias.training.optim import build_optimizer, build_scheduler, resolve_lr
 
 HPARAMS = Path(__file__).parents[1] / 'hparams'
@@ -194,8 +194,8 @@ def our_epoch(name, recipe, state, batches, epoch, seed, monkeypatch):
     machine = Machine(torch.device('cpu'))
     model = build_model(config, machine).double()
     input_config = resolve_input(config, model, verbose=False)
-    monkeypatch.setattr(task_module, 'create_stylizer', lambda *_: PixelStylizer())
-    task = task_module.build_task(config, model, input_config, CLASSES, machine)
+    monkeypatch.setattr(debias_module, 'create_stylizer', lambda *_: PixelStylizer())
+    task = build_task(config, model, input_config, CLASSES, machine)
     model.load_state_dict(state)
     losses = []
     task.register_forward_hook(lambda *call: losses.append(call[-1]['loss'].item()))

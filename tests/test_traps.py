@@ -18,11 +18,11 @@ from timm_debias.clean_augment import CleanAugment
 from timm_debias.flags import parse_with_yaml
 from timm_debias.multi_grid import MultiGrid
 from timm_debias.stylizers import Stylizer
-from timm_debias.training import task as task_module
+from timm_debias.training import debias as debias_module
 from timm_debias.training.data import build_datasets, build_train_loader
 from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
-from timm_debias.training.model import build_model, resolve_input
+from timm_debias.training.model import build_model, build_task, resolve_input
 from timm_debias.training.optim import build_optimizer
 
 HPARAMS = Path(__file__).parents[1] / 'hparams'
@@ -61,7 +61,7 @@ def build(folder, monkeypatch):
 
     def make(*flags):
         spy = Spy()
-        monkeypatch.setattr(task_module, 'create_stylizer', lambda *_: spy)
+        monkeypatch.setattr(debias_module, 'create_stylizer', lambda *_: spy)
         argv = ['--data-dir', str(folder), '--val-split', '', *FLAGS, *map(str, flags)]
         config = config_from_args(parse_with_yaml(build_parser(), argv))
         torch.manual_seed(0)
@@ -70,7 +70,7 @@ def build(folder, monkeypatch):
         dataset, _ = build_datasets(config, input_config)
         loader, mixup_fn = build_train_loader(config, dataset, input_config, 4, CPU)
         assert mixup_fn is None
-        return loader, task_module.build_task(config, model, input_config, 4, CPU), spy
+        return loader, build_task(config, model, input_config, 4, CPU), spy
 
     return make
 

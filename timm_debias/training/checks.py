@@ -1,28 +1,19 @@
 """Refuses, before any work is done, what cannot be meant."""
 
 import os
+from pathlib import Path
 
 from timm.optim import list_optimizers
 
 from ..checks import check_device, check_model_name
 from ..errors import DebiasError, did_you_mean
-from .config import TrainConfig
-from .debias_checks import check_debias, check_warmup_multistep
+from ..stylizers import list_stylizers
+from .config import DebiasConfig, TrainConfig
+from .debias_checks import check_debias_options, check_warmup_multistep, check_without_debias
 from .warmup_multistep import WARMUP_MULTISTEP
 
-_SCHEDULES = (
-    'cosine',
-    'tanh',
-    'step',
-    'multistep',
-    'poly',
-    'plateau',
-    'wsd',
-    'rsqrt',
-    'constant',
-    'none',
-    WARMUP_MULTISTEP,
-)
+_SCHEDULES = ('cosine', 'tanh', 'step', 'multistep', 'poly', 'plateau', 'wsd', 'rsqrt', 'constant', 'none',
+              WARMUP_MULTISTEP)  # fmt: skip
 
 
 def check_config(config: TrainConfig) -> None:
@@ -32,8 +23,10 @@ def check_config(config: TrainConfig) -> None:
     _check_names(config)
     _check_files(config)
     _check_numbers(config)
-    check_warmup_multistep(config)
-    check_debias(config)
+    if config.debias.debias:
+        _check_debias(config)
+    else:
+        check_without_debias(config)
 
 
 def _check_names(config: TrainConfig) -> None:
@@ -43,6 +36,7 @@ def _check_names(config: TrainConfig) -> None:
         raise DebiasError(f"unknown optimizer '{optimizer}'. {did_you_mean(optimizer, optimizers)}")
     if schedule not in _SCHEDULES:
         raise DebiasError(f"unknown schedule '{schedule}'. {did_you_mean(schedule, _SCHEDULES)}")
+    check_warmup_multistep(config)
 
 
 def _check_files(config: TrainConfig) -> None:
@@ -75,3 +69,21 @@ def _check_numbers(config: TrainConfig) -> None:
         raise DebiasError(f'--amp needs a float32 model; leave out --amp or --model-dtype {config.device.model_dtype}')
     if config.model.pretrained_path and not config.model.pretrained:
         raise DebiasError('--pretrained-path is read only with --pretrained')
+
+
+def _check_debias(config: TrainConfig) -> None:
+    debias = config.debias
+    for name, value in (('--debias-gamma', debias.debias_gamma), ('--debias-alpha', debias.debias_alpha)):
+        if not 0 <= value <= 1:
+            raise DebiasError(f'{name} is {value}; it lies in [0, 1]')
+    if debias.debias_mode != 'debiased' and debias.debias_gamma != DebiasConfig().debias_gamma:
+        raise DebiasError(f'--debias-mode {debias.debias_mode} sets gamma itself: leave --debias-gamma out')
+    if debias.debias_stylizer not in list_stylizers():
+        hint = did_you_mean(debias.debias_stylizer, list_stylizers())
+        raise DebiasError(f"unknown stylizer '{debias.debias_stylizer}'. {hint}")
+    if debias.debias_stylizer_weights and not Path(debias.debias_stylizer_weights).exists():
+        raise DebiasError(f"--debias-stylizer-weights '{debias.debias_stylizer_weights}': no such file or folder")
+    in_chans = config.model.in_chans or (config.model.input_size or [3])[0]
+    if in_chans != 3:
+        raise DebiasError(f'--debias stylises RGB images and the model takes {in_chans} channels (--in-chans)')
+    check_debias_options(config)

@@ -3,9 +3,8 @@
 import logging
 from pathlib import Path
 
-from ..errors import DebiasError, did_you_mean
+from ..errors import DebiasError
 from ..registration import uses_stylize
-from ..stylizers import list_stylizers
 from ..stylizers.base import MIN_SIZE
 from .config import DebiasConfig, TrainConfig
 from .warmup_multistep import WARMUP_MULTISTEP
@@ -13,15 +12,28 @@ from .warmup_multistep import WARMUP_MULTISTEP
 _logger = logging.getLogger(__name__)
 
 
-def check_debias(config: TrainConfig) -> None:
-    """Raise `DebiasError` for the first flag of debiased training that is wrong or contradicts another."""
-    if not config.debias.debias:
-        _check_without_debias(config)
-        return
-    _check_values(config)
+def check_debias_options(config: TrainConfig) -> None:
+    """Raise `DebiasError` for the first option of `--debias` that does not go with another flag."""
+    if config.model.batch_size < 2 and config.debias.debias_style_dir is None:
+        raise DebiasError('--batch-size 1 leaves no image to take a texture from; --debias needs at least 2')
     _check_style_dir(config.debias)
     _check_multi_grid(config)
     _check_augmentation(config)
+
+
+def check_without_debias(config: TrainConfig) -> None:
+    """Raise `DebiasError` for an option of `--debias` without it; with `--no-debias` say which are set aside."""
+    default = DebiasConfig()
+    stylizer_flags = ('debias_stylizer', 'debias_stylizer_weights') if uses_stylize(config.augment.aa) else ()
+    given = [
+        f'--{name.replace("_", "-")}'
+        for name, value in vars(config.debias).items()
+        if name != 'debias' and value != getattr(default, name) and name not in stylizer_flags
+    ]
+    if given and config.debias.debias is None:
+        raise DebiasError(f'{given[0]} has no effect without --debias: add --debias or leave it out')
+    if given:
+        _logger.info(f'--no-debias: {", ".join(given)} set aside.')
 
 
 def check_warmup_multistep(config: TrainConfig) -> None:
@@ -35,25 +47,6 @@ def check_warmup_multistep(config: TrainConfig) -> None:
         raise DebiasError(f'--lr-noise does not go with --sched {WARMUP_MULTISTEP}; use multistep')
     if schedule.warmup_prefix:
         raise DebiasError(f'--sched {WARMUP_MULTISTEP} counts milestones from the start: leave --warmup-prefix out')
-
-
-def _check_values(config: TrainConfig) -> None:
-    debias = config.debias
-    for name, value in (('--debias-gamma', debias.debias_gamma), ('--debias-alpha', debias.debias_alpha)):
-        if not 0 <= value <= 1:
-            raise DebiasError(f'{name} is {value}; it lies in [0, 1]')
-    if debias.debias_mode != 'debiased' and debias.debias_gamma != DebiasConfig().debias_gamma:
-        raise DebiasError(f'--debias-mode {debias.debias_mode} sets gamma itself: leave --debias-gamma out')
-    if debias.debias_stylizer not in list_stylizers():
-        hint = did_you_mean(debias.debias_stylizer, list_stylizers())
-        raise DebiasError(f"unknown stylizer '{debias.debias_stylizer}'. {hint}")
-    if debias.debias_stylizer_weights and not Path(debias.debias_stylizer_weights).exists():
-        raise DebiasError(f"--debias-stylizer-weights '{debias.debias_stylizer_weights}': no such file or folder")
-    in_chans = config.model.in_chans or (config.model.input_size or [3])[0]
-    if in_chans != 3:
-        raise DebiasError(f'--debias stylises RGB images and the model takes {in_chans} channels (--in-chans)')
-    if config.model.batch_size < 2 and debias.debias_style_dir is None:
-        raise DebiasError('--batch-size 1 leaves no image to take a texture from; --debias needs at least 2')
 
 
 def _check_style_dir(debias: DebiasConfig) -> None:
@@ -90,17 +83,3 @@ def _check_augmentation(config: TrainConfig) -> None:
         raise DebiasError('--bce-target-thresh does not go with --debias: a thresholded target cannot weigh two labels')
     if augment.mixup_active and config.model.batch_size % 2:
         raise DebiasError(f'--mixup and --cutmix mix pairs: --batch-size {config.model.batch_size} has to be even')
-
-
-def _check_without_debias(config: TrainConfig) -> None:
-    default = DebiasConfig()
-    stylizer_flags = ('debias_stylizer', 'debias_stylizer_weights') if uses_stylize(config.augment.aa) else ()
-    given = [
-        f'--{name.replace("_", "-")}'
-        for name, value in vars(config.debias).items()
-        if name != 'debias' and value != getattr(default, name) and name not in stylizer_flags
-    ]
-    if given and config.debias.debias is None:
-        raise DebiasError(f'{given[0]} has no effect without --debias: add --debias or leave it out')
-    if given:
-        _logger.info(f'--no-debias: {", ".join(given)} set aside.')

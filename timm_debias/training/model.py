@@ -1,18 +1,20 @@
-"""Builds the model."""
+"""Builds the model and the training task."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from timm.data import resolve_data_config
 from timm.layers import convert_sync_batchnorm, set_fast_norm
+from timm.loss import create_classification_loss
 from timm.models import create_model
+from timm.task import ClassificationTask
 from torch import nn
 
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError
 from .config import ModelConfig, TrainConfig
+from .debias import build_debias_task
 from .machine import Machine
 
 
@@ -79,27 +81,20 @@ def resolve_input(config: TrainConfig, model: nn.Module, verbose: bool) -> dict[
     return resolve_data_config(args, model=model, verbose=verbose)
 
 
-def check_input_size(model: nn.Module, input_config: dict[str, Any], machine: Machine) -> None:
-    """Raise `DebiasError` where the model does not take images of the input size."""
-    reason = forward_error(model, input_config['input_size'], machine)
-    if reason is not None:
-        size = '×'.join(str(number) for number in input_config['input_size'])
-        raise DebiasError(
-            f'the model does not take {size} images ({reason}); models of a fixed size take another one by '
-            '--model-kwargs img_size=N'
-        )
-
-
-def forward_error(model: nn.Module, input_size: Sequence[int], machine: Machine) -> str | None:
-    """Return why the model does not take an image of `input_size` [C, H, W], None where it does: tried on zeros."""
-    parameter = next(model.parameters())
-    images = torch.zeros(1, *input_size, device=machine.device, dtype=parameter.dtype)
-    was_training = model.training
-    try:
-        with torch.inference_mode(), torch.random.fork_rng(enabled=machine.device.type == 'cpu'):
-            model.eval()(images)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        return ' '.join(str(error).split())[:200]
-    finally:
-        model.train(was_training)
-    return None
+def build_task(
+    config: TrainConfig, model: nn.Module, input_config: dict[str, Any], num_classes: int, machine: Machine
+) -> ClassificationTask:
+    """Create timm's classification task, or ours with `--debias`."""
+    augment = config.augment
+    criterion = create_classification_loss(
+        loss_type='bce' if augment.bce_loss else 'ce',
+        smoothing=augment.smoothing,
+        soft_targets=augment.mixup_active,
+        bce_target_thresh=augment.bce_target_thresh if augment.bce_loss else None,
+        bce_sum=augment.bce_sum and augment.bce_loss,
+        pos_weight=augment.bce_pos_weight if augment.bce_loss else None,
+    )
+    common: dict[str, Any] = dict(device=machine.device, dtype=model_dtype(config), verbose=machine.is_primary)
+    if not config.debias.debias:
+        return ClassificationTask(model, criterion, **common)
+    return build_debias_task(config, model, criterion, input_config, num_classes, machine, common)

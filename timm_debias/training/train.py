@@ -22,12 +22,12 @@ from ..validation.evaluate import evaluate, evaluate_conflict
 from .checkpoint import resume, resume_ema
 from .config import TrainConfig
 from .data import build_datasets, build_eval_loader, build_train_loader, check_labels, register_augmentations
+from .input_size import check_input_size
 from .loop import Run, train_one_epoch
 from .machine import Machine
-from .model import build_model, check_input_size, resolve_input
+from .model import build_model, build_task, resolve_input
 from .optim import build_optimizer, build_scheduler, resolve_lr
 from .preview import save_preview
-from .task import build_task
 
 _logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Builds the training task."""
+"""Builds the debiased training task from the flags."""
 
 import logging
 import os
@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
-from timm.loss import create_classification_loss
-from timm.task import ClassificationTask
 from torch import nn
 
 from ..clean_augment import CleanAugment
@@ -22,10 +20,10 @@ from ..multi_grid import MultiGrid
 from ..style_bank import StyleBank
 from ..stylizers import Stylizer, create_stylizer
 from ..stylizers.base import MIN_SIZE
-from ..task import create_debias_task
+from ..task import DebiasTask, create_debias_task
 from .config import TrainConfig
+from .input_size import forward_error
 from .machine import Machine
-from .model import forward_error, model_dtype
 from .optim import lr_stage_ends
 
 _logger = logging.getLogger(__name__)
@@ -34,26 +32,20 @@ _READ_AHEAD = 64
 """Style images that are decoded at a time."""
 
 
-def build_task(
-    config: TrainConfig, model: nn.Module, input_config: dict[str, Any], num_classes: int, machine: Machine
-) -> ClassificationTask:
-    """Create timm's classification task, or ours with `--debias`.
+def build_debias_task(
+    config: TrainConfig,
+    model: nn.Module,
+    criterion: nn.Module,
+    input_config: dict[str, Any],
+    num_classes: int,
+    machine: Machine,
+    common: dict[str, Any],
+) -> DebiasTask:
+    """Create the task of `--debias`; `common` holds what every task of timm takes.
 
     Raises:
         DebiasError: the stylizer or its weights, the style images, or a size of multi-grid that the model cannot take.
     """
-    augment = config.augment
-    criterion = create_classification_loss(
-        loss_type='bce' if augment.bce_loss else 'ce',
-        smoothing=augment.smoothing,
-        soft_targets=augment.mixup_active,
-        bce_target_thresh=augment.bce_target_thresh if augment.bce_loss else None,
-        bce_sum=augment.bce_sum and augment.bce_loss,
-        pos_weight=augment.bce_pos_weight if augment.bce_loss else None,
-    )
-    common: dict[str, Any] = dict(device=machine.device, dtype=model_dtype(config), verbose=machine.is_primary)
-    if not config.debias.debias:
-        return ClassificationTask(model, criterion, **common)
     debias = config.debias
     stylizer = create_stylizer(debias.debias_stylizer, debias.debias_stylizer_weights).to(machine.device)
     image_size: tuple[int, int] = tuple(input_config['input_size'][1:])
