@@ -6,7 +6,8 @@ import pytest
 import torch
 from timm.loss import SoftTargetCrossEntropy
 
-from timm_debias import DebiasError, DualTargetLoss, ShapeTextureMix
+from timm_debias import DebiasError, DualTargetLoss, ShapeTextureMix, StyleBank
+from timm_debias.mix import StyleBankMix
 
 
 def test_no_image_is_its_own_partner(colour_stylizer):
@@ -118,3 +119,35 @@ class TestMixupSlot:
         mixed, targets = mixup_fn(images, torch.arange(8))
         assert torch.equal(mixed, images)
         assert torch.equal(targets, torch.eye(10)[:8])
+
+
+class TestStyleBankMix:
+    """Styles of a bank in place of the batch's."""
+
+    @pytest.fixture
+    def mix(self, colour_stylizer, images):
+        bank = StyleBank(colour_stylizer, images[:3])
+        return StyleBankMix(bank, alpha=1.0, generator=torch.Generator().manual_seed(0))
+
+    def test_images_get_the_styles_drawn(self, mix, images):
+        drawn = mix.sample(8)
+        stylised, texture_labels = mix.apply(images.flip(0), torch.arange(8), drawn)
+        torch.testing.assert_close(stylised.mean((2, 3)), images[drawn].mean((2, 3)), atol=1e-5, rtol=0)
+        assert texture_labels is None
+
+    def test_styles_are_drawn_uniformly(self, mix):
+        """6,000 draws of 3 styles (chi-square, 2 degrees, p = 0.001: 13.8)."""
+        counts = mix.sample(6000).bincount(minlength=3)
+        assert ((counts - 2000) ** 2 / 2000).sum() < 13.8
+
+    def test_same_generator_same_styles(self, mix, colour_stylizer, images):
+        again = StyleBankMix(mix.bank, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(again.sample(8), mix.sample(8))
+
+    def test_styles_of_another_size(self, mix, images):
+        stylised, _ = mix.apply(images[:, :, :20, :24], torch.arange(8), mix.sample(8))
+        assert stylised.shape == (8, 3, 20, 24)
+
+    def test_refuses_alpha_outside_the_unit_interval(self, mix):
+        with pytest.raises(DebiasError, match='alpha is 2'):
+            StyleBankMix(mix.bank, alpha=2)

@@ -2,15 +2,20 @@
 
 import argparse
 
+import numpy as np
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from timm.data import Mixup
+from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from timm.task import resume_task_checkpoint
 from timm.utils import CheckpointSaver
 from torch import nn
 
-from timm_debias import DebiasError, DebiasTask, convert_aux_bn, create_debias_task
+from timm_debias import DebiasError, DebiasTask, DualTargetLoss, StyleBank, convert_aux_bn, create_debias_task
+from timm_debias.clean_augment import CleanAugment
+from timm_debias.multi_grid import MultiGrid
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -167,6 +172,97 @@ def test_autocast(colour_stylizer, images):
     task = create(colour_stylizer)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         assert task(normalised(images), torch.arange(8))['loss'].isfinite()
+
+
+class TestMultiGrid:
+    """Stylised images of another size than the clean ones."""
+
+    def create(self, stylizer, **options):
+        return create(stylizer, multi_grid=MultiGrid((2, 4)), **options)
+
+    @pytest.mark.parametrize(('position', 'size'), [((0, 0), 16), ((0, 1), 23), ((1, 0), 23), ((1, 1), 32)])
+    def test_step_against_the_formula(self, colour_stylizer, images, position, size):
+        labels = torch.arange(8)
+        task = self.create(colour_stylizer, gamma=0.7)
+        partners = self.create(colour_stylizer).mix.sample(8)
+        task.set_position(*position)
+        result = task.train()(normalised(images), labels)
+        chosen = torch.tensor([int(place * 32 / size) for place in range(size)])
+        shrunk = images[:, :, chosen][..., chosen]
+        clean_model, stylised_model = (create(colour_stylizer, aux_bn=False).trainable_module.train() for _ in range(2))
+        clean_logits = clean_model(normalised(images))
+        stylised_logits = stylised_model(normalised(colour_stylizer(shrunk, shrunk[partners], 0.5)))
+        expected = 0.7 * F.cross_entropy(stylised_logits, labels) + 0.3 * F.cross_entropy(stylised_logits, partners)
+        torch.testing.assert_close(result['loss_stylised'], expected.detach())
+        torch.testing.assert_close(result['loss_clean'], F.cross_entropy(clean_logits, labels).detach())
+
+    def test_checkpoint_is_that_of_the_plain_model(self, colour_stylizer, images, tmp_path):
+        task = self.create(colour_stylizer)
+        optimizer = torch.optim.SGD(task.trainable_module.parameters(), lr=0.1)
+        train_some(task, images, optimizer, 2)
+        plain = timm.create_model('test_resnet', num_classes=10, checkpoint_path=save(task, optimizer, tmp_path)).eval()
+        assert torch.equal(plain(images), task.trainable_module.eval()(images))
+
+
+class TestCleanAugment:
+    """Mixup and erasing touch the clean half alone."""
+
+    def create(self, stylizer, **options):
+        augment = CleanAugment(Mixup(mixup_alpha=0.4, label_smoothing=0.1, num_classes=10))
+        return create(stylizer, clean_augment=augment, base_loss=SoftTargetCrossEntropy(), **options)
+
+    def test_step_against_the_formula(self, colour_stylizer, images):
+        labels = torch.arange(8)
+        task = self.create(colour_stylizer, gamma=0.7, aux_bn=False)
+        partners = self.create(colour_stylizer).mix.sample(8)
+        np.random.seed(3)
+        result = task.train()(normalised(images), labels)
+        draws = np.random.RandomState(3)
+        draws.rand()
+        share = draws.beta(0.4, 0.4)
+        batch = normalised(images)
+        mixed = share * batch + (1 - share) * batch.flip(0)
+        stylised = normalised(colour_stylizer(images, images[partners], 0.5))
+        logits = create(colour_stylizer, aux_bn=False).trainable_module.train()(torch.cat([mixed, stylised]))
+        smooth = 0.9 * torch.eye(10) + 0.01
+        losses = [
+            F.cross_entropy(logits[:8], share * smooth[labels] + (1 - share) * smooth[labels.flip(0)]),
+            F.cross_entropy(logits[8:], 0.7 * smooth[labels] + 0.3 * smooth[partners]),
+        ]
+        torch.testing.assert_close(result['loss_clean'], losses[0].detach())
+        torch.testing.assert_close(result['loss_stylised'], losses[1].detach())
+
+    def test_binary_cross_entropy(self, colour_stylizer, images):
+        """Its target is the soft target of both labels, not smoothed a second time."""
+        task = self.create(colour_stylizer, gamma=0.7, aux_bn=False)
+        task.criterion = DualTargetLoss(BinaryCrossEntropy(smoothing=0.0), 0.7)
+        partners = self.create(colour_stylizer).mix.sample(8)
+        np.random.seed(3)
+        logits = []
+        task.trainable_module.register_forward_hook(lambda *call: logits.append(call[-1]))
+        result = task.train()(normalised(images), torch.arange(8))
+        smooth = 0.9 * torch.eye(10)[:8] + 0.01
+        expected = F.binary_cross_entropy_with_logits(logits[0][8:], 0.7 * smooth + 0.3 * smooth[partners])
+        torch.testing.assert_close(result['loss_stylised'], expected.detach())
+
+
+class TestStyleBank:
+    def test_step_against_the_formula(self, colour_stylizer, images):
+        labels = torch.arange(8)
+        bank = StyleBank(colour_stylizer, images[:3])
+        task = create(colour_stylizer, style_bank=bank, aux_bn=False, alpha=1.0)
+        drawn = create(colour_stylizer, style_bank=bank).mix.sample(8)
+        assert task.criterion.gamma == 1
+        result = task.train()(normalised(images), labels)
+        stylised = normalised(colour_stylizer(images, images[drawn], 1.0))
+        logits = create(colour_stylizer, aux_bn=False).trainable_module.train()(
+            torch.cat([normalised(images), stylised])
+        )
+        torch.testing.assert_close(result['loss'], F.cross_entropy(logits, labels.repeat(2)))
+
+    def test_refuses_a_weight_for_labels_it_has_not(self, colour_stylizer, images):
+        with pytest.raises(DebiasError, match=r'gamma is 0\.8'):
+            create(colour_stylizer, style_bank=StyleBank(colour_stylizer, images), gamma=0.8)
 
 
 class TestRefuses:

@@ -54,9 +54,21 @@ def refused(capsys, tmp_path, monkeypatch):
         (['--debias', '--debias-stylizer-weights', 'nowhere'], ["--debias-stylizer-weights 'nowhere'", 'no such file']),
         (['--debias', '--in-chans', '1'], ['--in-chans', 'RGB']),
         (['--debias', '--input-size', '4', '32', '32'], ['4 channels']),
-        (['--debias', '--mixup', '0.2'], ['--mixup', '--debias']),
-        (['--debias', '--cutmix', '1.0'], ['--cutmix', '--debias']),
-        (['--debias', '--reprob', '0.25'], ['--reprob', '--debias']),
+        (['--debias', '--mixup', '0.2', '-b', '3'], ['--mixup', '--batch-size 3', 'even']),
+        (['--debias', '--debias-min-size', '20'], ['--debias-min-size', 'without --debias-multi-grid']),
+        (['--debias', '--debias-multi-grid', '--debias-min-size', '8'], ['--debias-min-size is 8', 'at least 16']),
+        (['--debias', '--debias-multi-grid', '--debias-min-size', '48'], ['smallest size 48', '32']),
+        (['--debias', '--debias-multi-grid', '--img-size', '24'], ['12×12 pixels', '16×16', '--debias-min-size']),
+        (['--debias', '--debias-multi-grid', '--sched', 'plateau'], ['--debias-multi-grid', '--sched plateau']),
+        (
+            ['--debias', '--debias-multi-grid', '--model', 'vit_tiny_patch16_224', '--model-kwargs', 'img_size=32'],
+            ['16×16, 23×23, 32×32', 'does not take 16×16', 'dynamic_img_size=True'],
+        ),
+        (['--debias', '--debias-style-dir', 'nowhere'], ["--debias-style-dir 'nowhere'", 'no such folder']),
+        (['--debias', '--debias-style-dir', '.', '--debias-mode', 'texture'], ['--debias-mode texture', 'have none']),
+        (['--debias', '--debias-style-dir', '.', '--debias-gamma', '0.5'], ['--debias-gamma 0.5', 'have none']),
+        (['--debias-multi-grid'], ['--debias-multi-grid', 'without --debias']),
+        (['--sched', 'warmup_multistep'], ['warmup_multistep', '--sched-on-updates']),
         (['--debias', '--bce-loss', '--bce-target-thresh', '0.2'], ['--bce-target-thresh', '--debias']),
         (['--debias', '--debias-mode', 'shape', '--debias-gamma', '0.5'], ['--debias-mode shape', '--debias-gamma']),
         (['--debias-alpha', '0.3'], ['--debias-alpha', 'without --debias']),
@@ -133,6 +145,14 @@ def test_resume_from_what_is_no_checkpoint(refused, folder, tmp_path, content):
     path = tmp_path / 'last.pth.tar'
     path.write_bytes(content)
     refused(['--data-dir', folder, *COMMON, '--debias', '--resume', path], f'--resume {path}')
+
+
+def test_style_folder_without_images(refused, folder, tmp_path):
+    (tmp_path / 'styles').mkdir()
+    flags = ['--data-dir', folder, *COMMON, '--debias', '--debias-style-dir', tmp_path / 'styles']
+    refused(flags, '--debias-style-dir', 'no images')
+    (tmp_path / 'styles' / 'a.jpg').write_bytes(b'torn')
+    refused(flags, 'unreadable images', 'a.jpg')
 
 
 def test_missing_vgg_weights(refused, folder, tmp_path):

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 
 from .errors import DebiasError
-from .normalize import Normalize
+from .normalize import Normalize, at_least_float32
+from .style_bank import StyleBank
 from .stylizers import Stylizer
 
 
@@ -34,14 +35,13 @@ class ShapeTextureMix:
     stylizer.
 
     Args:
-        stylizer: Style transfer; see `create_stylizer`. Frozen, and moved to the device of the images.
+        stylizer: Style transfer; see `create_stylizer`. Frozen, and moved to the device and precision of the images.
         alpha: Strength of stylisation in [0, 1]; the paper uses 0.5.
         generator: CPU source of the partners; torch's global one where None.
     """
 
     def __init__(self, stylizer: Stylizer, alpha: float = 0.5, generator: torch.Generator | None = None) -> None:
-        if not 0 <= alpha <= 1:
-            raise DebiasError(f'alpha is {alpha}; the strength of stylisation lies in [0, 1]')
+        _check_alpha(alpha)
         self.stylizer = stylizer.eval().requires_grad_(False)
         self.alpha = alpha
         self.generator = generator
@@ -63,9 +63,9 @@ class ShapeTextureMix:
         Returns:
             Stylised images, [B, 3, H, W], not clamped, and the texture's labels, of the shape of `labels`.
         """
-        self.stylizer.to(images.device)
         partners = partners.to(images.device, non_blocking=True)
-        stylised = self.stylizer.mix(images.float(), partners, self.alpha)
+        pixels = at_least_float32(images)
+        stylised = self.stylizer.to(pixels).mix(pixels, partners, self.alpha)
         return stylised.to(images.dtype), labels[partners]
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,6 +82,41 @@ class ShapeTextureMix:
     ) -> 'ShapeTextureMixup':
         """Return a callable for the `mixup_fn` slot of a timm training loop; see `ShapeTextureMixup`."""
         return ShapeTextureMixup(self, Normalize(mean, std), num_classes, gamma, smoothing)
+
+
+class StyleBankMix:
+    """Draws a style of a bank for every image of a batch (`sample`), then stylises (`apply`).
+
+    As training on Stylized-ImageNet does it (Geirhos et al., ICLR 2019): styles are textures or paintings, which have
+    no label. It stands where a `ShapeTextureMix` stands.
+
+    Args:
+        bank: The styles, and the stylizer they were taken with.
+        alpha: Strength of stylisation in [0, 1]; 1 for Stylized-ImageNet.
+        generator: CPU source of the styles; torch's global one where None.
+    """
+
+    def __init__(self, bank: StyleBank, alpha: float = 1.0, generator: torch.Generator | None = None) -> None:
+        _check_alpha(alpha)
+        self.bank = bank
+        self.stylizer = bank.stylizer.eval().requires_grad_(False)
+        self.alpha = alpha
+        self.generator = generator
+
+    def sample(self, batch_size: int) -> torch.Tensor:
+        """Return numbers of styles, a [B] int64 tensor on the CPU, each drawn with the same probability."""
+        return torch.randint(len(self.bank), (batch_size,), generator=self.generator)
+
+    @torch.no_grad()
+    def apply(self, images: torch.Tensor, labels: torch.Tensor, styles: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Stylise `images` [B, 3, H, W] in [0, 1] with `styles` of the bank.
+
+        Returns:
+            Stylised images, [B, 3, H, W], not clamped, and None in place of the texture's labels.
+        """
+        pixels = at_least_float32(images)
+        style = tuple(tensor[styles].to(pixels) for tensor in self.bank.styles)
+        return self.stylizer.to(pixels).restyle(pixels, style, self.alpha).to(images.dtype), None
 
 
 class ShapeTextureMixup:
@@ -111,3 +146,8 @@ class ShapeTextureMixup:
         stylised, texture_target = self.mix(normalize.inverse(images), shape_target)
         stylised_target = self.gamma * shape_target + (1 - self.gamma) * texture_target
         return torch.cat([images, normalize(stylised)]), torch.cat([shape_target, stylised_target])
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise DebiasError(f'alpha is {alpha}; the strength of stylisation lies in [0, 1]')

@@ -28,8 +28,14 @@ class Normalize(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return normalised images of the dtype of `images`."""
-        return ((images.float() - self.mean) / self.std).to(images.dtype)
+        return ((at_least_float32(images) - self.mean) / self.std).to(images.dtype)
 
     def inverse(self, images: torch.Tensor) -> torch.Tensor:
-        """Return float32 images in [0, 1] from normalised ones."""
-        return torch.addcmul(self.mean, images.float(), self.std)
+        """Return images in [0, 1] from normalised ones, float32 from half precision."""
+        images = at_least_float32(images)
+        return torch.addcmul(self.mean.to(images.dtype), images, self.std.to(images.dtype))
+
+
+def at_least_float32(images: torch.Tensor) -> torch.Tensor:
+    """Return half-precision images as float32, others as they are."""
+    return images.to(torch.promote_types(images.dtype, torch.float32))

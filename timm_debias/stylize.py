@@ -1,18 +1,14 @@
 """The command `timm-debias stylize`: look at a stylizer before training with it."""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
-from timm.data.readers.img_extensions import get_img_extensions
 
 from .checks import check_device
-from .data.checks import check_images
+from .data.images import find_images, read_image
 from .errors import DebiasError
 from .files import atomic_path
 from .flags import Parser, add_flags, config_from, flag
@@ -66,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = config_from(StylizeConfig, parser.parse_args(argv))
     output = _check(config)
     stylizer = create_stylizer(config.stylizer, config.stylizer_weights).to(config.device)
-    contents = _find(config.content_dir, '--content-dir')
-    styles = _find(config.style_dir, '--style-dir') if config.style_dir else contents
+    contents = find_images(config.content_dir, '--content-dir')
+    styles = find_images(config.style_dir, '--style-dir') if config.style_dir else contents
     generator = torch.Generator().manual_seed(config.seed)
     if config.grid is not None:
         _write_grid(config, stylizer, contents, styles, generator, output)
@@ -97,24 +93,6 @@ def _check(config: StylizeConfig) -> Path:
     return output
 
 
-def _find(folder: str | None, name: str) -> list[Path]:
-    if folder is None:
-        raise DebiasError(f'no {name}: name a folder of images')
-    if not Path(folder).is_dir():
-        raise DebiasError(f"{name} '{folder}': no such folder")
-    extensions = get_img_extensions(as_set=True)
-    paths = [path for path in sorted(Path(folder).rglob('*')) if path.suffix.lower() in extensions]
-    if not paths:
-        raise DebiasError(f"{name} '{folder}' has no images")
-    check_images([str(path) for path in paths])
-    for path in paths:
-        with Image.open(path) as image:
-            if min(image.size) < MIN_SIZE:
-                size = f'{image.width}×{image.height}'
-                raise DebiasError(f'{path}: {size} pixels; stylizers need at least {MIN_SIZE}×{MIN_SIZE}')
-    return paths
-
-
 def _pairs(contents: list[Path], styles: list[Path], generator: torch.Generator) -> list[tuple[Path, Path]]:
     """Pair each content with a style; where both are the same images, none with itself, as in training."""
     if styles is contents:
@@ -135,7 +113,7 @@ def _write_folder(config: StylizeConfig, stylizer: Stylizer, pairs: list[tuple[P
         raise DebiasError(f'{existing[0]} exists; choose another --output or give --overwrite')
     alpha = (config.alphas or [0.5])[0]
     for number, ((content, style), target) in enumerate(zip(pairs, targets, strict=True), 1):
-        images = (_read(path, config.img_size).to(config.device) for path in (content, style))
+        images = (_read(path, config.img_size)[None].to(config.device) for path in (content, style))
         stylised = stylizer(*images, alpha)[0]
         with atomic_path(target) as temporary:
             to_picture(stylised).save(temporary)
@@ -156,7 +134,7 @@ def _write_grid(
     """Write a block of N × N a strength: contents in the left column, styles in the top row."""
     size, count = config.img_size or 224, config.grid or 1
     chosen = [_choose(paths, count, generator) for paths in (contents, styles)]
-    images, textures = ([_read(path, size)[0] for path in paths] for paths in chosen)
+    images, textures = ([_read(path, size) for path in paths] for paths in chosen)
     blank = torch.ones(3, size, size)
     rows, titles = [], []
     for alpha in config.alphas or [0.5, 1.0]:
@@ -178,12 +156,4 @@ def _choose(paths: list[Path], count: int, generator: torch.Generator) -> list[P
 
 
 def _read(path: Path, size: int | None) -> torch.Tensor:
-    """Return an image as [1, 3, H, W] in [0, 1], cut to a centre square of `size` pixels where given."""
-    with Image.open(path) as file:
-        image = file.convert('RGB')
-    if size is not None:
-        factor = size / min(image.size)
-        image = image.resize([math.ceil(side * factor) for side in image.size], Image.Resampling.BICUBIC)
-        left, top = ((side - size) // 2 for side in image.size)
-        image = image.crop((left, top, left + size, top + size))
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
+    return read_image(path, None if size is None else (size, size))

@@ -11,11 +11,15 @@ from timm.utils.model import unwrap_model
 from torch import nn
 
 from .aux_bn import aux_bn_branch, convert_aux_bn, split_aux_state
+from .clean_augment import CleanAugment
 from .errors import DebiasError
 from .loss import DualTargetLoss
-from .mix import ShapeTextureMix
+from .mix import ShapeTextureMix, StyleBankMix
+from .multi_grid import MultiGrid
 from .normalize import Normalize
+from .style_bank import StyleBank
 from .stylizers import Stylizer, create_stylizer
+from .two_pass import convert_two_pass
 
 _logger = logging.getLogger(__name__)
 
@@ -28,9 +32,11 @@ class DebiasTask(ClassificationTask):
 
     Args:
         model: Classifier with or without auxiliary batch norm (`convert_aux_bn`).
-        mix: Draws partners and stylises.
+        mix: Draws partners, or styles of a bank, and stylises.
         criterion: Loss for both halves.
         normalize: The normalisation that the loader has applied to the images.
+        clean_augment: What happens to the clean images after stylisation.
+        multi_grid: Sizes of the stylised images, for a model of `convert_two_pass`; that of the clean ones where None.
         device: Device for criterion, stylizer and normalisation.
         dtype: Kept for timm; the task computes in the dtype of its input.
         verbose: Log the criterion.
@@ -41,9 +47,11 @@ class DebiasTask(ClassificationTask):
     def __init__(
         self,
         model: nn.Module,
-        mix: ShapeTextureMix,
+        mix: ShapeTextureMix | StyleBankMix,
         criterion: DualTargetLoss,
         normalize: Normalize,
+        clean_augment: CleanAugment | None = None,
+        multi_grid: MultiGrid | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
         verbose: bool = True,
@@ -51,6 +59,13 @@ class DebiasTask(ClassificationTask):
         super().__init__(model, criterion, device=device, dtype=dtype, verbose=verbose)
         self.mix = mix
         self.normalize = normalize.to(self.device)
+        self.clean_augment = clean_augment or CleanAugment()
+        self.multi_grid = multi_grid
+        self.epoch = self.update = 0
+
+    def set_position(self, epoch: int, update: int) -> None:
+        """Say which update of which epoch the next forward belongs to, both from 0: multi-grid's sizes depend on it."""
+        self.epoch, self.update = epoch, update
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         """Take one debiased forward pass.
@@ -62,12 +77,16 @@ class DebiasTask(ClassificationTask):
         Returns:
             `loss`, the mean over all 2B images; `output`, the logits [B, C] of the clean images; and for logging
             `loss_clean`, `loss_stylised` (scalars) and `top1_clean`, `top1_stylised` (percent; a stylised image counts
-            as correct by its shape), all detached.
+            as correct by its shape, a mixed one by the image it was mixed into), all detached.
         """
-        stylised, texture_target = self.stylise(input, target)
-        clean_logits, stylised_logits = self.classify(input, stylised)
-        loss_clean = self.criterion(clean_logits, target)
-        loss_stylised = self.criterion(stylised_logits, target, texture_target)
+        drawn = self.mix.sample(len(input))
+        size = self.stylised_size(input)
+        shape_target = self.clean_augment.targets(target)
+        stylised, texture_target = self.stylise(input, shape_target, drawn, size)
+        clean, clean_target = self.clean_augment(input, target)
+        clean_logits, stylised_logits = self.classify(clean, stylised)
+        loss_clean = self.criterion(clean_logits, clean_target)
+        loss_stylised = self.criterion(stylised_logits, shape_target, texture_target)
         return {
             'loss': (loss_clean + loss_stylised) / 2,
             'output': clean_logits,
@@ -77,13 +96,38 @@ class DebiasTask(ClassificationTask):
             'top1_stylised': _top1(stylised_logits, target),
         }
 
-    def stylise(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the stylised twins of normalised images [B, 3, H, W], normalised again, and the textures' labels."""
-        stylised, texture_target = self.mix(self.normalize.inverse(input), target)
-        return self.normalize(stylised).to(input.dtype), texture_target
+    def stylised_size(self, input: torch.Tensor) -> tuple[int, int]:
+        """Return height and width of the stylised images in this update, for clean images [B, 3, H, W]."""
+        height, width = input.shape[-2:]
+        if self.multi_grid is None:
+            return height, width
+        return self.multi_grid.size((height, width), self.epoch, self.update)
+
+    def stylise(
+        self, input: torch.Tensor, target: torch.Tensor, drawn: torch.Tensor, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Stylise normalised images and normalise them again.
+
+        Args:
+            input: Normalised images [B, 3, H, W].
+            target: Their class indices [B] or soft targets [B, C].
+            drawn: What `mix.sample` returned.
+            size: Height and width to shrink them to first.
+
+        Returns:
+            Stylised images [B, 3, *size], normalised, and the textures' targets, None where textures have no label.
+        """
+        pixels = MultiGrid.shrink(self.normalize.inverse(input), size)
+        stylised, texture_target = self.mix.apply(pixels, target, drawn)
+        stylised = self.normalize(stylised).to(input.dtype)
+        if input.is_contiguous(memory_format=torch.channels_last):
+            stylised = stylised.contiguous(memory_format=torch.channels_last)
+        return stylised, texture_target
 
     def classify(self, clean: torch.Tensor, stylised: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the logits of both halves from one forward: main batch norm for clean, auxiliary for stylised."""
+        if self.multi_grid is not None:
+            return self.trainable_module(clean, stylised)
         with aux_bn_branch(self.trainable_module, 'split'):
             logits = self.trainable_module(torch.cat([clean, stylised]))
         clean_logits, stylised_logits = logits.chunk(2)
@@ -131,10 +175,13 @@ def create_debias_task(
     stylizer: str | Stylizer = 'adain_lite',
     stylizer_weights: str | None = None,
     num_classes: int | None = None,
-    gamma: float = 0.8,
+    gamma: float | None = None,
     alpha: float = 0.5,
     aux_bn: bool = True,
     base_loss: nn.Module | None = None,
+    clean_augment: CleanAugment | None = None,
+    multi_grid: MultiGrid | None = None,
+    style_bank: StyleBank | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     generator: torch.Generator | None = None,
@@ -149,10 +196,14 @@ def create_debias_task(
         stylizer: A registered name or a stylizer.
         stylizer_weights: Passed to `create_stylizer` with a name.
         num_classes: Number of classes the labels come from; checked against the model's.
-        gamma: Weight of the shape's label in [0, 1]: 0.8 debiased, 1 shape-biased, 0 texture-biased.
+        gamma: Weight of the shape's label in [0, 1]: 0.8 debiased, 1 shape-biased, 0 texture-biased. 0.8 where None, 1
+            with a style bank.
         alpha: Strength of stylisation in [0, 1].
         aux_bn: Give the stylised images batch norms of their own.
-        base_loss: Loss on logits and one target; cross-entropy where None.
+        base_loss: Loss on logits and one target; cross-entropy where None. With Mixup it has to take soft targets.
+        clean_augment: Mixup, CutMix and random erasing of the clean images, after stylisation.
+        multi_grid: Sizes of the stylised images; the model's forward is made to take two batches then.
+        style_bank: Styles to draw from instead of the images of the batch, with their stylizer.
         mean: Normalisation of the loader; the model's `pretrained_cfg` where None, else ImageNet's.
         std: As `mean`.
         generator: CPU source of the partners; torch's global one where None.
@@ -162,15 +213,20 @@ def create_debias_task(
 
     Raises:
         DebiasError: a model that cannot be trained so (wrapped in DataParallel, other than 3 input channels, another
-            number of classes), an unknown stylizer or its weights missing, gamma or alpha outside [0, 1].
+            number of classes), an unknown stylizer or its weights missing, gamma or alpha outside [0, 1], or gamma
+            other than 1 with a style bank.
     """
     _check_model(model, num_classes)
+    if style_bank is not None and gamma not in (None, 1):
+        raise DebiasError(f'gamma is {gamma}, and styles of a bank have no label: leave it out')
+    if gamma is None:
+        gamma = 0.8 if style_bank is None else 1.0
     criterion = DualTargetLoss(base_loss if base_loss is not None else nn.CrossEntropyLoss(), gamma)
-    if isinstance(stylizer, str):
-        stylizer = create_stylizer(stylizer, stylizer_weights)
-    elif stylizer_weights is not None:
-        raise DebiasError('stylizer_weights goes with the name of a stylizer, not with a stylizer')
-    mix = ShapeTextureMix(stylizer, alpha, generator)
+    mix: ShapeTextureMix | StyleBankMix
+    if style_bank is not None:
+        mix = StyleBankMix(style_bank, alpha, generator)
+    else:
+        mix = ShapeTextureMix(_resolve_stylizer(stylizer, stylizer_weights), alpha, generator)
     cfg = getattr(model, 'pretrained_cfg', None) or {}
     normalize = Normalize(
         mean if mean is not None else cfg.get('mean', IMAGENET_DEFAULT_MEAN),
@@ -178,9 +234,19 @@ def create_debias_task(
     )
     if aux_bn:
         convert_aux_bn(model)
+    if multi_grid is not None:
+        convert_two_pass(model)
     if device is None:
         device = next(model.parameters()).device
-    return DebiasTask(model, mix, criterion, normalize, device=device, dtype=dtype, verbose=verbose)
+    return DebiasTask(model, mix, criterion, normalize, clean_augment, multi_grid, device, dtype, verbose)
+
+
+def _resolve_stylizer(stylizer: str | Stylizer, weights: str | None) -> Stylizer:
+    if isinstance(stylizer, str):
+        return create_stylizer(stylizer, weights)
+    if weights is not None:
+        raise DebiasError('stylizer_weights goes with the name of a stylizer, not with a stylizer')
+    return stylizer
 
 
 def _check_model(model: nn.Module, num_classes: int | None) -> None:

@@ -7,14 +7,16 @@ from timm.optim import list_optimizers
 
 from ..checks import check_device, check_model_name
 from ..errors import DebiasError, did_you_mean
-from ..registration import uses_stylize
 from ..stylizers import list_stylizers
 from .combinations import check_combinations, refuse_with_debias
 from .config import DebiasConfig, TrainConfig
 from .criterion import build_criterion
+from .debias_checks import check_debias_options, check_warmup_multistep, check_without_debias
 from .trackers import check_trackers
+from .warmup_multistep import WARMUP_MULTISTEP
 
-_SCHEDULES = ('cosine', 'tanh', 'step', 'multistep', 'poly', 'plateau', 'wsd', 'rsqrt', 'constant', 'none')
+_SCHEDULES = ('cosine', 'tanh', 'step', 'multistep', 'poly', 'plateau', 'wsd', 'rsqrt', 'constant', 'none',
+              WARMUP_MULTISTEP)  # fmt: skip
 
 
 def check_config(config: TrainConfig) -> None:
@@ -37,7 +39,7 @@ def check_config(config: TrainConfig) -> None:
 def check_debias(config: TrainConfig) -> None:
     """Raise `DebiasError` for the first flag of `--debias` that is wrong, or does not go with it."""
     if not config.debias.debias:
-        _check_no_debias_flags(config)
+        check_without_debias(config)
         return
     refuse_with_debias(config)
     _check_debias(config)
@@ -50,6 +52,7 @@ def _check_names(config: TrainConfig) -> None:
         raise DebiasError(f"unknown optimizer '{optimizer}'. {did_you_mean(optimizer, optimizers)}")
     if schedule not in _SCHEDULES:
         raise DebiasError(f"unknown schedule '{schedule}'. {did_you_mean(schedule, _SCHEDULES)}")
+    check_warmup_multistep(config)
 
 
 def _check_files(config: TrainConfig) -> None:
@@ -104,7 +107,7 @@ def _check_frozen(config: TrainConfig) -> None:
 
 
 def _check_debias(config: TrainConfig) -> None:
-    debias, augment = config.debias, config.augment
+    debias = config.debias
     for name, value in (('--debias-gamma', debias.debias_gamma), ('--debias-alpha', debias.debias_alpha)):
         if not 0 <= value <= 1:
             raise DebiasError(f'{name} is {value}; it lies in [0, 1]')
@@ -118,29 +121,4 @@ def _check_debias(config: TrainConfig) -> None:
     in_chans = config.model.in_chans or (config.model.input_size or [3])[0]
     if in_chans != 3:
         raise DebiasError(f'--debias stylises RGB images and the model takes {in_chans} channels (--in-chans)')
-    if config.model.batch_size < 2:
-        raise DebiasError('--batch-size 1 leaves no image to take a texture from; --debias needs at least 2')
-    refused = {
-        '--mixup': augment.mixup > 0,
-        '--cutmix': augment.cutmix > 0 or augment.cutmix_minmax is not None,
-        '--reprob': augment.reprob > 0,
-        '--bce-target-thresh': augment.bce_target_thresh is not None,
-    }
-    reasons = {
-        '--mixup': 'mixed images would be stylised',
-        '--cutmix': 'mixed images would be stylised',
-        '--reprob': 'erased rectangles would be stylised',
-        '--bce-target-thresh': 'a thresholded target cannot hold two labels',
-    }
-    for name, given in refused.items():
-        if given:
-            raise DebiasError(f'{name} does not go with --debias: {reasons[name]}')
-
-
-def _check_no_debias_flags(config: TrainConfig) -> None:
-    default = DebiasConfig()
-    stylizer_flags = ('debias_stylizer', 'debias_stylizer_weights') if uses_stylize(config.augment.aa) else ()
-    for name, value in vars(config.debias).items():
-        if value != getattr(default, name) and name not in stylizer_flags:
-            flag = f'--{name.replace("_", "-")}'
-            raise DebiasError(f'{flag} has no effect without --debias: add --debias or leave it out')
+    check_debias_options(config)

@@ -1,6 +1,8 @@
 """The flags of `train.py`, one frozen dataclass a concern; names and defaults are those of timm's train.py."""
 
+import argparse
 from dataclasses import dataclass
+from typing import Any
 
 from timm.utils import ParseKwargs
 
@@ -101,7 +103,9 @@ class OptimizerConfig:
 class ScheduleConfig:
     """Learning rate schedule parameters"""
 
-    sched: str = flag('cosine', 'schedule', metavar='SCHEDULER')
+    sched: str = flag(
+        'cosine', "schedule: timm's, or warmup_multistep, that of the paper's recipes", metavar='SCHEDULER'
+    )
     sched_on_updates: bool = flag(False, 'step the schedule on updates instead of epochs')
     lr: float | None = flag(None, 'learning rate, overrides --lr-base', type=float)
     lr_base: float = flag(0.1, 'base learning rate: lr = lr_base · global batch size / lr_base_size')
@@ -186,6 +190,21 @@ class AugmentConfig:
         """Whether Mixup or CutMix is on."""
         return self.mixup > 0 or self.cutmix > 0 or self.cutmix_minmax is not None
 
+    def mixup_kwargs(self, num_classes: int) -> dict[str, Any]:
+        """Return the arguments of timm's Mixup, empty where neither Mixup nor CutMix is on."""
+        if not self.mixup_active:
+            return {}
+        return dict(
+            mixup_alpha=self.mixup,
+            cutmix_alpha=self.cutmix,
+            cutmix_minmax=self.cutmix_minmax,
+            prob=self.mixup_prob,
+            switch_prob=self.mixup_switch_prob,
+            mode=self.mixup_mode,
+            label_smoothing=self.smoothing,
+            num_classes=num_classes,
+        )
+
 
 @dataclass(frozen=True)
 class NormConfig:
@@ -242,7 +261,12 @@ class RunConfig:
 class DebiasConfig:
     """Shape-texture debiased training"""
 
-    debias: bool = flag(False, 'train on stylised images too, with one label for shape and one for texture')
+    debias: bool | None = flag(
+        None,
+        'train on stylised images too, with one label for shape and one for texture; --no-debias trains the baseline '
+        'of a recipe, its flags of debiased training set aside',
+        action=argparse.BooleanOptionalAction,
+    )
     debias_mode: str = flag(
         'debiased',
         'debiased: --debias-gamma; shape: gamma 1; texture: gamma 0',
@@ -253,10 +277,19 @@ class DebiasConfig:
     debias_stylizer: str = flag('adain_lite', 'style transfer network', metavar='NAME')
     debias_stylizer_weights: str | None = flag(None, 'file or folder of its weights', metavar='PATH')
     no_debias_aux_bn: bool = flag(False, 'use the same batch norm for clean and stylised images')
+    debias_multi_grid: bool = flag(False, 'stylise smaller images in most updates, as the paper does')
+    debias_min_size: int | None = flag(
+        None, 'smallest side with --debias-multi-grid, half of the image if not given', type=int, metavar='N'
+    )
+    debias_style_dir: str | None = flag(
+        None, 'folder of textures or paintings to take styles from instead of the batch; gamma is 1 then', metavar='DIR'
+    )
 
     @property
     def gamma(self) -> float:
-        """Weight of the shape's label that the mode asks for."""
+        """Weight of the shape's label that the mode asks for; styles of a folder have no label."""
+        if self.debias_style_dir is not None:
+            return 1.0
         return {'debiased': self.debias_gamma, 'shape': 1.0, 'texture': 0.0}[self.debias_mode]
 
 

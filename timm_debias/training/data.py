@@ -103,12 +103,15 @@ def register_augmentations(config: TrainConfig, train: Any, input_config: dict[s
 def build_train_loader(
     config: TrainConfig, dataset: Any, model: Any, input_config: dict[str, Any], num_classes: int, machine: Machine
 ) -> tuple[Any, Any]:
-    """Create the training loader and the `mixup_fn` that the loop has to call (None where the loader mixes).
+    """Create the training loader and the `mixup_fn` that the loop has to call (None where loader or task mix).
 
     Raises:
         DebiasError: options that timm's loaders refuse.
     """
-    mixup_options = _mixup_options(config, num_classes)
+    # A debiased task mixes itself, after stylisation.
+    mixup_options = {} if config.debias.debias else config.augment.mixup_kwargs(num_classes)
+    if mixup_options:
+        mixup_options['multi_label'] = config.task.multilabel
     options = _train_options(config, input_config) | _loader_options(config, input_config, machine)
     try:
         if config.naflex.naflex_loader:
@@ -160,7 +163,7 @@ def _train_options(config: TrainConfig, input_config: dict[str, Any]) -> dict[st
         batch_size=config.model.batch_size,
         is_training=True,
         no_aug=augment.no_aug,
-        re_prob=augment.reprob,
+        re_prob=0.0 if config.debias.debias else augment.reprob,  # A debiased task erases after stylisation.
         re_mode=augment.remode,
         re_count=augment.recount,
         re_split=augment.resplit,
@@ -210,21 +213,4 @@ def _loader_options(config: TrainConfig, input_config: dict[str, Any], machine: 
         device=machine.device,
         distributed=machine.distributed,
         use_prefetcher=not config.run.no_prefetcher,
-    )
-
-
-def _mixup_options(config: TrainConfig, num_classes: int) -> dict[str, Any]:
-    augment = config.augment
-    if not augment.mixup_active:
-        return {}
-    return dict(
-        mixup_alpha=augment.mixup,
-        cutmix_alpha=augment.cutmix,
-        cutmix_minmax=augment.cutmix_minmax,
-        prob=augment.mixup_prob,
-        switch_prob=augment.mixup_switch_prob,
-        mode=augment.mixup_mode,
-        label_smoothing=augment.smoothing,
-        num_classes=num_classes,
-        multi_label=config.task.multilabel,
     )

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from timm.task.task import TrainingTask
 from timm.utils import CheckpointSaver, NativeScaler, dispatch_clip_grad
 
+from ..task import DebiasTask
 from .batches import batch_length, loss_scale
 from .config import TrainConfig
 from .freeze import train_classifier
@@ -71,6 +72,8 @@ def train_one_epoch(run: Run, epoch: int) -> 'OrderedDict[str, float]':
         group = min(accum_steps, batches - update * accum_steps)  # The last group may be smaller.
         is_update = place == group - 1
         images, target = _to_device(run, images, target)
+        if isinstance(run.task, DebiasTask):
+            run.task.set_position(epoch, update)
         with nullcontext() if is_update else run.task.no_sync():
             with run.autocast():
                 result = run.task(images, target)
@@ -104,7 +107,7 @@ def _set_epoch(run: Run, epoch: int) -> None:
         if hasattr(part, 'set_epoch'):
             part.set_epoch(epoch)
     if off_epoch and epoch >= off_epoch:
-        mixer = loader if run.mixup_fn is None else run.mixup_fn
+        mixer = run.task.clean_augment if isinstance(run.task, DebiasTask) else run.mixup_fn or loader
         mixer.mixup_enabled = False
 
 

@@ -14,9 +14,9 @@ from torch import nn
 
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError
-from ..task import create_debias_task
 from .config import ModelConfig, TrainConfig
 from .criterion import build_criterion
+from .debias import build_debias_task
 from .distillation import build_distillation_task
 from .freeze import freeze_backbone
 from .machine import Machine
@@ -94,24 +94,6 @@ def resolve_input(config: TrainConfig, model: nn.Module, verbose: bool) -> dict[
     return resolve_data_config(args, model=model, verbose=verbose)
 
 
-def check_input_size(model: nn.Module, input_size: tuple[int, ...], machine: Machine) -> None:
-    """Raise `DebiasError` where the model does not take images of a size (C, H, W), found by a forward on zeros."""
-    parameter = next(model.parameters())
-    images = torch.zeros(1, *input_size, device=machine.device, dtype=parameter.dtype)
-    was_training = model.training
-    try:
-        with torch.inference_mode(), torch.random.fork_rng(enabled=machine.device.type == 'cpu'):
-            model.eval()(images)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        size = '×'.join(str(number) for number in input_size)
-        raise DebiasError(
-            f'the model does not take {size} images ({" ".join(str(error).split())[:200]}); models of a fixed size '
-            'take another one by --model-kwargs img_size=N'
-        ) from error
-    finally:
-        model.train(was_training)
-
-
 def build_task(
     config: TrainConfig, model: nn.Module, input_config: dict[str, Any], num_classes: int, machine: Machine
 ) -> TrainingTask:
@@ -126,20 +108,7 @@ def build_task(
         return MultiLabelClassificationTask(model, criterion, threshold=config.task.multilabel_threshold, **common)
     if not config.debias.debias:
         return ClassificationTask(model, criterion, **common)
-    return create_debias_task(
-        model,
-        config.debias.debias_stylizer,
-        config.debias.debias_stylizer_weights,
-        num_classes=num_classes,
-        gamma=config.debias.gamma,
-        alpha=config.debias.debias_alpha,
-        aux_bn=not config.debias.no_debias_aux_bn,
-        base_loss=criterion,
-        mean=input_config['mean'],
-        std=input_config['std'],
-        generator=torch.Generator().manual_seed(config.run.seed + machine.rank),
-        **common,
-    )
+    return build_debias_task(config, model, criterion, input_config, num_classes, machine, common)
 
 
 def _script(config: TrainConfig, model: nn.Module) -> nn.Module:

@@ -1,6 +1,7 @@
 """Builds the optimizer and the learning rate schedule."""
 
 import logging
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 from ..errors import DebiasError
 from .config import TrainConfig
 from .machine import Machine
+from .warmup_multistep import WARMUP_MULTISTEP, WarmupMultiStepLRScheduler
 
 _logger = logging.getLogger(__name__)
 
@@ -53,15 +55,8 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimi
 def build_scheduler(
     config: TrainConfig, optimizer: torch.optim.Optimizer, updates_per_epoch: int, start_epoch: int
 ) -> tuple[Any, int]:
-    """Create timm's schedule, moved to `start_epoch`, and return it with the number of epochs it asks for."""
-    options = SimpleNamespace(**vars(config.schedule), seed=config.run.seed, eval_metric=config.run.eval_metric)
-    decreasing = config.run.eval_metric == 'loss' or not config.data.val_split
-    try:
-        scheduler, num_epochs = create_scheduler_v2(
-            optimizer, **scheduler_kwargs(options, decreasing_metric=decreasing), updates_per_epoch=updates_per_epoch
-        )
-    except (AssertionError, ValueError) as error:
-        raise DebiasError(f'--sched {config.schedule.sched}: {" ".join(str(error).split())}') from error
+    """Create the schedule, moved to `start_epoch`, and return it with the number of epochs it asks for."""
+    scheduler, num_epochs = _create_scheduler(config, optimizer, updates_per_epoch)
     if scheduler is None or start_epoch == 0:
         return scheduler, num_epochs
     if config.schedule.sched_on_updates:
@@ -82,3 +77,45 @@ def last_epoch(config: TrainConfig, num_epochs: int) -> int:
         if epoch is not None and epoch > num_epochs:
             raise DebiasError(f'{flag} is {epoch} and the schedule has {num_epochs} epochs')
     return num_epochs if stop is None else stop
+
+
+def _create_scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer, updates_per_epoch: int) -> tuple[Any, int]:
+    schedule = config.schedule
+    if schedule.sched == WARMUP_MULTISTEP:
+        milestones = [epoch * updates_per_epoch for epoch in schedule.decay_milestones]
+        warmup_updates = schedule.warmup_epochs * updates_per_epoch
+        scheduler = WarmupMultiStepLRScheduler(
+            optimizer, milestones, schedule.decay_rate, warmup_updates, schedule.warmup_lr
+        )
+        return scheduler, schedule.epochs
+    options = SimpleNamespace(**vars(schedule), seed=config.run.seed, eval_metric=config.run.eval_metric)
+    decreasing = config.run.eval_metric == 'loss' or not config.data.val_split
+    try:
+        return create_scheduler_v2(
+            optimizer, **scheduler_kwargs(options, decreasing_metric=decreasing), updates_per_epoch=updates_per_epoch
+        )
+    except (AssertionError, ValueError) as error:
+        raise DebiasError(f'--sched {schedule.sched}: {" ".join(str(error).split())}') from error
+
+
+def lr_stage_ends(config: TrainConfig) -> tuple[float, ...]:
+    """Return the epochs at which the stages of the learning rate end; the last is the number of epochs.
+
+    A stage lies between two decays of a schedule with steps, the warm-up being part of the first. A schedule that falls
+    all the time (cosine, poly, …) or never is one stage.
+    """
+    schedule = config.schedule
+    _, num_epochs = _create_scheduler(config, torch.optim.SGD([torch.zeros(1)], lr=1.0), updates_per_epoch=1)
+    start = schedule.warmup_epochs if schedule.warmup_prefix else 0
+    decays: list[float] = []
+    if schedule.sched == WARMUP_MULTISTEP:
+        decays = list(schedule.decay_milestones)
+    elif schedule.sched == 'multistep':
+        # Stepped by epochs, timm's decays one epoch early; stepped by updates, one update.
+        early = 0 if schedule.sched_on_updates else 1
+        decays = [start + epoch - early for epoch in schedule.decay_milestones]
+    elif schedule.sched == 'step':
+        every = 90.0 if schedule.decay_epochs is None else schedule.decay_epochs  # timm's default.
+        count = math.ceil((num_epochs - start) / every) if every > 0 else 0
+        decays = [start + number * every for number in range(1, count)]
+    return (*sorted({epoch for epoch in decays if 0 < epoch < num_epochs}), num_epochs)

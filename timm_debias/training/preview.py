@@ -7,6 +7,7 @@ from timm.task.task import TrainingTask
 from torchvision.utils import save_image
 
 from ..files import atomic_path
+from ..mix import StyleBankMix
 from ..pictures import save_grid
 from ..task import DebiasTask
 
@@ -18,13 +19,15 @@ def save_preview(task: TrainingTask, folder: Path, images: torch.Tensor, epoch: 
     """Write pictures of a training batch, those of the epoch before overwritten.
 
     `train-batch-<update>.jpg` holds the batch as timm's train.py shows it; with a debiased task,
-    `shape-texture-<update>.png` has a row of content, partner and stylised image for the first images.
+    `shape-texture-<update>.png` has a row of content, partner and stylised image for the first images; styles of a
+    folder are not shown.
 
     Args:
         task: The task that trains.
         folder: Folder of the run.
         images: Normalised images [B, 3, H, W].
-        epoch: Number of the epoch; picks the partners, so that the picture takes none of the run's random numbers.
+        epoch: Number of the epoch; picks the partners or styles, so that the picture takes none of the run's random
+            numbers.
         update: Number of the update in the epoch.
     """
     with atomic_path(folder / f'train-batch-{update}.jpg') as path:
@@ -32,12 +35,19 @@ def save_preview(task: TrainingTask, folder: Path, images: torch.Tensor, epoch: 
     if not isinstance(task, DebiasTask):
         return
     pixels = task.normalize.inverse(images)
-    partners = _rolled(len(pixels), epoch)
-    stylised, _ = task.mix.apply(pixels, torch.arange(len(pixels), device=pixels.device), partners)
-    rows = [[pixels[i], pixels[partners[i]], stylised[i]] for i in range(min(MAX_ROWS, len(pixels)))]
-    save_grid(rows, folder / f'shape-texture-{update}.png', column_titles=['content', 'partner', 'stylised'])
+    labels = torch.arange(len(pixels), device=pixels.device)
+    drawn = _drawn(task, len(pixels), epoch)
+    stylised, partners = task.stylise(images, labels, drawn, task.stylised_size(images))
+    columns = [pixels, task.normalize.inverse(stylised)]
+    if partners is not None:
+        columns.insert(1, pixels[partners])
+    rows = [[column[i] for column in columns] for i in range(min(MAX_ROWS, len(pixels)))]
+    titles = ['content', 'partner', 'stylised'] if partners is not None else ['content', 'stylised']
+    save_grid(rows, folder / f'shape-texture-{update}.png', column_titles=titles)
 
 
-def _rolled(count: int, epoch: int) -> torch.Tensor:
-    """Return partners that differ from epoch to epoch and are never an image itself."""
+def _drawn(task: DebiasTask, count: int, epoch: int) -> torch.Tensor:
+    """Return partners or styles that differ from epoch to epoch, an image's partner never being itself."""
+    if isinstance(task.mix, StyleBankMix):
+        return (torch.arange(count) + epoch) % len(task.mix.bank)
     return torch.arange(count).roll(1 + epoch % (count - 1))

@@ -24,9 +24,10 @@ from .batches import mean_batch_size
 from .checkpoint import DEFAULT_OUTPUT, resolve_resume, resume, resume_ema
 from .config import TrainConfig
 from .data import build_datasets, build_eval_loader, build_train_loader, check_labels, register_augmentations
+from .input_size import check_input_size
 from .loop import Run, train_one_epoch
 from .machine import Machine
-from .model import build_model, build_task, check_input_size, resolve_input
+from .model import build_model, build_task, resolve_input
 from .optim import build_optimizer, build_scheduler, last_epoch, resolve_lr
 from .preview import save_preview
 from .trackers import start_trackers

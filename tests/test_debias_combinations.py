@@ -1,0 +1,194 @@
+"""Debiased training together with what else timm's training can do: docs/training.md has the table."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import Mixup
+from timm.layers import convert_sync_batchnorm
+
+from timm_debias import convert_aux_bn, create_debias_task
+from timm_debias.clean_augment import CleanAugment
+from timm_debias.cli import main
+from timm_debias.flags import parse_with_yaml
+from timm_debias.multi_grid import MultiGrid
+from timm_debias.training.loop import Run, train_one_epoch
+from timm_debias.training.machine import Machine
+from timm_debias.training.main import build_parser, config_from_args
+from timm_debias.training.optim import build_optimizer
+
+LABELS = torch.arange(8)
+GRIDS = {'one size': None, 'multi-grid': MultiGrid((1, 2))}
+FLAGS = ['--model', 'test_resnet', '--num-classes', '2', '--img-size', '32', '--device', 'cpu', '-j', '0', '-b', '4']
+FLAGS += ['--epochs', '2', '--warmup-epochs', '0', '--lr', '0.01', '--log-interval', '1', '--debias']
+
+
+def create(stylizer, grid=None, **options):
+    torch.manual_seed(0)
+    model = timm.create_model('test_resnet', num_classes=10)
+    options = dict(generator=torch.Generator().manual_seed(0), verbose=False) | options
+    return create_debias_task(model, stylizer, num_classes=10, multi_grid=grid, **options).train()
+
+
+def gradients(task, images, context=None):
+    with context or torch.enable_grad():
+        result = task(images, LABELS[: len(images)])
+    result['loss'].backward()
+    return result['loss'], [parameter.grad for parameter in task.get_trainable_module().parameters()]
+
+
+class Batches(list):
+    """Batches, with the parts of a loader that the training loop looks at."""
+
+    dataset = batch_sampler = sampler = SimpleNamespace()
+
+
+def train(task, batches, *flags):
+    config = config_from_args(parse_with_yaml(build_parser(), [*FLAGS, *map(str, flags)]))
+    optimizer = build_optimizer(config, task.get_trainable_module())
+    train_one_epoch(Run(config, Machine(torch.device('cpu')), task, Batches(batches), optimizer, num_epochs=1), 0)
+
+
+@pytest.mark.parametrize('grid', GRIDS.values(), ids=GRIDS)
+def test_channels_last(colour_stylizer, images, grid):
+    """The stylised half has the layout of the clean one, and the step is the same."""
+    plain, last = (create(colour_stylizer, grid) for _ in range(2))
+    last.trainable_module.to(memory_format=torch.channels_last)
+    layouts = []
+    last.trainable_module.register_forward_pre_hook(
+        lambda _, call: layouts.extend(batch.is_contiguous(memory_format=torch.channels_last) for batch in call)
+    )
+    loss, expected = gradients(plain, images)
+    found_loss, found = gradients(last, images.contiguous(memory_format=torch.channels_last))
+    assert layouts == [True] * (1 if grid is None else 2)
+    torch.testing.assert_close(found_loss, loss)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('grid', GRIDS.values(), ids=GRIDS)
+def test_mixed_precision(colour_stylizer, images, grid, dtype):
+    loss, expected = gradients(create(colour_stylizer, grid), images)
+    found_loss, found = gradients(create(colour_stylizer, grid), images, torch.autocast('cpu', dtype=dtype))
+    assert all(grad.isfinite().all() for grad in found)
+    torch.testing.assert_close(found_loss.float(), loss, atol=0.05, rtol=0.05)
+    ours, theirs = (torch.cat([grad.flatten() for grad in grads]) for grads in (found, expected))
+    assert torch.nn.functional.cosine_similarity(ours, theirs, dim=0) > 0.95
+
+
+def test_compiled(colour_stylizer, images):
+    plain, compiled = (create(colour_stylizer) for _ in range(2))
+    compiled.compile(backend='eager')
+    loss, expected = gradients(plain, images)
+    found_loss, found = gradients(compiled.train(), images)
+    torch.testing.assert_close(found_loss, loss)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    state = compiled.get_checkpoint_state()
+    assert set(state['state_dict']) == set(timm.create_model('test_resnet').state_dict())
+    assert state['task_state']['aux_bn']
+
+
+def test_gradient_accumulation(colour_stylizer, images):
+    """Two batches an update have the size of the update, and its gradient is the mean of theirs."""
+    task = create(colour_stylizer, MultiGrid((1, 2)), aux_bn=False)
+    sizes = []
+    task.trainable_module.register_forward_pre_hook(lambda _, call: sizes.append(call[1].shape[-1]))
+    batches = [(images[start : start + 4], LABELS[start : start + 4]) for start in (0, 4, 0, 4)]
+    train(task, batches, '--grad-accum-steps', 2, '--opt', 'momentum', '--momentum', 0, '--weight-decay', 0)
+    assert sizes == [16, 16, 23, 23]
+
+    twin = create(colour_stylizer, MultiGrid((1, 2)), aux_bn=False)
+    optimizer = torch.optim.SGD(twin.trainable_module.parameters(), lr=0.01)
+    for update in range(2):
+        optimizer.zero_grad()
+        twin.set_position(0, update)
+        (sum(twin(*batch)['loss'] for batch in batches[2 * update : 2 * update + 2]) / 2).backward()
+        optimizer.step()
+    for ours, theirs in zip(task.trainable_module.parameters(), twin.trainable_module.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_layer_decay_treats_auxiliary_batch_norm_as_its_own(colour_stylizer):
+    task = create(colour_stylizer)
+    config = config_from_args(parse_with_yaml(build_parser(), [*FLAGS, '--layer-decay', '0.5']))
+    optimizer = build_optimizer(config, task.trainable_module)
+    scale = {id(tensor): group['lr_scale'] for group in optimizer.param_groups for tensor in group['params']}
+    named = dict(task.trainable_module.named_parameters())
+    twins = [name for name in named if '.aux_bn.' in name]
+    assert len({scale[id(named[name])] for name in twins}) > 2
+    for name in twins:
+        assert scale[id(named[name])] == scale[id(named[name.replace('.aux_bn.', '.')])], name
+
+
+def test_synchronised_batch_norm(colour_stylizer):
+    model = convert_aux_bn(convert_sync_batchnorm(timm.create_model('test_resnet')))
+    norms = [module for module in model.modules() if hasattr(module, 'aux_bn')]
+    assert norms
+    assert all(isinstance(norm.aux_bn, torch.nn.SyncBatchNorm) for norm in norms)
+
+
+@pytest.mark.parametrize(('epoch', 'is_mixed'), [(0, True), (1, True), (2, False), (3, False)])
+def test_mixup_ends_after_its_last_epoch(colour_stylizer, images, epoch, is_mixed):
+    task = create(colour_stylizer, clean_augment=CleanAugment(Mixup(mixup_alpha=1.0, num_classes=10)), aux_bn=False)
+    config = config_from_args(parse_with_yaml(build_parser(), [*FLAGS, '--mixup', '1', '--mixup-off-epoch', '2']))
+    optimizer = build_optimizer(config, task.trainable_module)
+    passed = []
+    task.trainable_module.register_forward_pre_hook(lambda _, call: passed.append(call[0][:8]))
+    run = Run(config, Machine(torch.device('cpu')), task, Batches([(images, LABELS)]), optimizer, num_epochs=4)
+    train_one_epoch(run, epoch)
+    assert torch.equal(passed[0], images) != is_mixed
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Nine images of two classes, and two paintings."""
+    root = tmp_path_factory.mktemp('data')
+    generator = np.random.default_rng(0)
+    places = [root / split / name / f'{number}.png' for split in ('train', 'val') for name in ('cat', 'dog')
+              for number in range(4 + (split == 'train' and name == 'dog'))]  # fmt: skip
+    for path in [*places, root / 'paintings' / 'a.png', root / 'paintings' / 'b.png']:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(path)
+    return root
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [
+        ['--debias-multi-grid', '--mixup', '0.2', '--cutmix', '1', '--model-ema', '--amp', '--amp-dtype', 'bfloat16'],
+        ['--debias-multi-grid', '--channels-last', '--grad-accum-steps', '2', '--layer-decay', '0.75', '--save-images'],
+        ['--debias-style-dir', 'PAINTINGS', '--debias-alpha', '1', '--save-images', '-b', '3'],
+        ['--debias-style-dir', 'PAINTINGS', '--debias-multi-grid', '--reprob', '0.5', '--bce-loss', '--mixup', '0.2'],
+        ['--reprob', '0.5', '--no-prefetcher', '--mixup', '0.2', '--mixup-mode', 'elem', '--aa', 'augmix-m3-w3'],
+        ['--sched', 'warmup_multistep', '--sched-on-updates', '--debias-multi-grid', '--bce-loss', '--smoothing', '0'],
+    ],
+    ids=' '.join,
+)
+def test_flags_run_together(folder, tmp_path, capsys, flags):
+    flags = [str(folder / 'paintings') if flag == 'PAINTINGS' else flag for flag in flags]
+    output = ['--output', str(tmp_path), '--experiment', 'run']
+    assert main(['train', '--data-dir', str(folder), *FLAGS, *flags, *output]) == 0
+    results = json.loads(capsys.readouterr().out.split('--result\n')[1])
+    assert len(results) == 2
+    with open(tmp_path / 'run' / 'summary.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert all(np.isfinite(float(row[name])) for row in rows for name in ('train_loss_stylised', 'train_loss_clean'))
+    timm.create_model('test_resnet', num_classes=2, checkpoint_path=str(tmp_path / 'run' / 'last.pth.tar'))
+    if '--save-images' in flags:
+        columns = 2 if '--debias-style-dir' in flags else 3
+        picture = Image.open(tmp_path / 'run' / 'shape-texture-0.png')
+        assert picture.width == columns * (32 + 4) + 4
+
+
+def test_transformers_of_any_size_take_multi_grid(folder, tmp_path):
+    """What the message for models of one size tells the user to do."""
+    kwargs = ['--model-kwargs', 'img_size=32', 'dynamic_img_size=True', 'dynamic_img_pad=True']
+    flags = ['--model', 'vit_tiny_patch16_224', *kwargs, '--debias-multi-grid', '--epochs', '1', '--val-split', '']
+    assert main(['train', '--data-dir', str(folder), *FLAGS, *flags, '--output', str(tmp_path)]) == 0

@@ -1,0 +1,73 @@
+"""Multi-grid's sizes against the reference's scheduler, written again from its description."""
+
+import pytest
+import torch
+
+from timm_debias import DebiasError
+from timm_debias.multi_grid import MultiGrid
+
+SCHEDULES = {'resnet50': (100, [30, 60, 90], 112), 'mixup': (180, [60, 120, 160], 200)}
+
+
+def reference_size(batch, epoch, schedule, epochs, min_size, size=224.0):
+    if batch % 2 == 0:
+        size /= 2**0.5
+    ends = [0, *schedule, epochs]
+    for number in range(len(ends) - 1):
+        if ends[number] <= epoch < ends[number + 1]:
+            if epoch < (ends[number] + ends[number + 1]) / 2:
+                size /= 2**0.5
+            break
+    return max(int(size + 0.5), min_size)
+
+
+@pytest.mark.parametrize('name', SCHEDULES)
+def test_sizes_of_the_reference(name):
+    epochs, schedule, min_size = SCHEDULES[name]
+    grid = MultiGrid((*schedule, epochs), min_size)
+    seen = set()
+    for epoch in range(epochs):
+        for update in range(4):
+            expected = reference_size(update, epoch, schedule, epochs, min_size)
+            assert grid.size((224, 224), epoch, update) == (expected, expected)
+            seen.add((expected, expected))
+    assert grid.sizes((224, 224)) == sorted(seen)
+
+
+def test_half_of_the_side_is_the_reference_min_size():
+    assert MultiGrid((100,)).sizes((224, 224)) == MultiGrid((100,), 112).sizes((224, 224))
+    assert MultiGrid((100,)).sizes((224, 224)) == [(112, 112), (158, 158), (224, 224)]
+
+
+def test_pixels_on_average():
+    grid = MultiGrid((30, 60, 90, 100))
+    areas = [grid.size((224, 224), epoch, update)[0] ** 2 / 224**2 for epoch in range(100) for update in (0, 1)]
+    assert sum(areas) / len(areas) == pytest.approx(0.56, abs=0.005)
+
+
+def test_each_side_is_shrunk():
+    assert MultiGrid((4,)).size((64, 96), epoch=0, update=0) == (32, 48)
+    assert MultiGrid((4,)).size((64, 96), epoch=2, update=1) == (64, 96)
+
+
+def test_after_the_last_stage():
+    """Cool-down epochs go on as the second half of a stage."""
+    assert MultiGrid((4,)).size((64, 64), epoch=9, update=1) == (64, 64)
+
+
+def test_shrink_takes_the_nearest_pixels():
+    images = torch.rand(2, 3, 64, 64)
+    rows = torch.tensor([int(row * 64 / 45) for row in range(45)])
+    assert torch.equal(MultiGrid.shrink(images, (45, 45)), images[:, :, rows][..., rows])
+    assert MultiGrid.shrink(images, (64, 64)) is images
+
+
+@pytest.mark.parametrize('ends', [(), (0, 10), (30, 20)])
+def test_refuses_stages_that_do_not_ascend(ends):
+    with pytest.raises(DebiasError, match='ascending'):
+        MultiGrid(ends)
+
+
+def test_refuses_to_enlarge():
+    with pytest.raises(DebiasError, match='200 is above that of the images, 64'):
+        MultiGrid((4,), min_size=200).size((64, 64), 0, 0)

@@ -1,0 +1,35 @@
+"""Whether the model takes images of a size."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ..errors import DebiasError
+from .machine import Machine
+
+
+def check_input_size(model: nn.Module, input_size: Sequence[int], machine: Machine) -> None:
+    """Raise `DebiasError` where the model does not take images of a size [C, H, W]."""
+    reason = forward_error(model, input_size, machine)
+    if reason is not None:
+        size = '×'.join(str(number) for number in input_size)
+        raise DebiasError(
+            f'the model does not take {size} images ({reason}); models of a fixed size take another one by '
+            '--model-kwargs img_size=N'
+        )
+
+
+def forward_error(model: nn.Module, input_size: Sequence[int], machine: Machine) -> str | None:
+    """Return why the model does not take an image of `input_size` [C, H, W], None where it does: tried on zeros."""
+    parameter = next(model.parameters())
+    images = torch.zeros(1, *input_size, device=machine.device, dtype=parameter.dtype)
+    was_training = model.training
+    try:
+        with torch.inference_mode(), torch.random.fork_rng(enabled=machine.device.type == 'cpu'):
+            model.eval()(images)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        return ' '.join(str(error).split())[:200]
+    finally:
+        model.train(was_training)
+    return None
