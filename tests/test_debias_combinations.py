@@ -17,6 +17,7 @@ from timm_debias.clean_augment import CleanAugment
 from timm_debias.cli import main
 from timm_debias.flags import parse_with_yaml
 from timm_debias.multi_grid import MultiGrid
+from timm_debias.training.data import build_datasets, build_train_loader
 from timm_debias.training.loop import Run, train_one_epoch
 from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
@@ -185,6 +186,23 @@ def test_flags_run_together(folder, tmp_path, capsys, flags):
         columns = 2 if '--debias-style-dir' in flags else 3
         picture = Image.open(tmp_path / 'run' / 'shape-texture-0.png')
         assert picture.width == columns * (32 + 4) + 4
+
+
+def test_repeated_augmentation(folder, colour_stylizer, tmp_path):
+    """timm repeats images in several processes alone; here there is one of them."""
+    flags = ['--data-dir', str(folder), '--val-split', '', '--aug-repeats', '3']
+    config = config_from_args(parse_with_yaml(build_parser(), [*FLAGS, *flags]))
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        machine = Machine(torch.device('cpu'), distributed=True)
+        input_config = dict(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation='bilinear')
+        dataset, _ = build_datasets(config, input_config)
+        loader, _ = build_train_loader(config, dataset, input_config, 2, machine)
+        images, labels = next(iter(loader))
+        assert labels[0] == labels[1] == labels[2]
+        assert create(colour_stylizer)(images, labels)['loss'].isfinite()
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_transformers_of_any_size_take_multi_grid(folder, tmp_path):

@@ -29,7 +29,8 @@ HPARAMS = Path(__file__).parents[1] / 'hparams'
 COLOURS = [(40, 90, 160), (200, 60, 30), (70, 180, 50), (220, 210, 190)]
 CPU = Machine(torch.device('cpu'))
 FLAGS = ['--model', 'test_resnet', '--num-classes', '4', '--img-size', '32', '--device', 'cpu', '-j', '0', '-b', '5']
-FLAGS += ['--debias', '--no-aug', '--mean', '0.4', '0.5', '0.6', '--std', '0.2', '0.25', '0.3', '--smoothing', '0']
+FLAGS += ['--scale', '1', '1', '--ratio', '1', '1', '--color-jitter', '0']  # With --no-aug, timm would not erase.
+FLAGS += ['--debias', '--mean', '0.4', '0.5', '0.6', '--std', '0.2', '0.25', '0.3', '--smoothing', '0']
 
 
 class Spy(Stylizer):

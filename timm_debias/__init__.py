@@ -1,9 +1,11 @@
 """Shape-texture debiased training for timm (Li et al., ICLR 2021)."""
 
 from .aux_bn import aux_bn_branch, convert_aux_bn, split_aux_state
+from .clean_augment import CleanAugment
 from .errors import DebiasError
 from .loss import DualTargetLoss
 from .mix import ShapeTextureMix
+from .multi_grid import MultiGrid
 from .registration import register, unregister
 from .style_bank import StyleBank
 from .stylizers import Stylizer, create_stylizer, list_stylizers, register_stylizer
@@ -13,9 +15,11 @@ from .weights import debiased as debiased
 __version__ = '0.1.0'
 
 __all__ = [
+    'CleanAugment',
     'DebiasError',
     'DebiasTask',
     'DualTargetLoss',
+    'MultiGrid',
     'ShapeTextureMix',
     'StyleBank',
     'Stylizer',
