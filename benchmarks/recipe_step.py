@@ -68,7 +68,7 @@ def build_step(config: TrainConfig, machine: Machine) -> Step:
     torch.manual_seed(config.run.seed)
     model = build_model(config, machine)
     task = build_task(config, model, resolve_input(config, model, verbose=False), model.num_classes, machine)
-    optimizer = build_optimizer(resolve_lr(config, machine), model)
+    optimizer = build_optimizer(resolve_lr(config, config.model.batch_size, machine), model)
 
     clock = time.process_time if machine.device.type == 'cpu' else time.perf_counter
 
@@ -91,8 +91,8 @@ def load_batches(config: TrainConfig, machine: Machine, count: int) -> list[tupl
     """Return the first batches of the training images, augmented as the recipe says."""
     model = build_model(config, machine)
     input_config = resolve_input(config, model, verbose=False)
-    dataset, _ = build_datasets(config, input_config)
-    loader, _ = build_train_loader(config, dataset, input_config, model.num_classes, machine)
+    dataset, _ = build_datasets(config, input_config, model.num_classes)
+    loader, _ = build_train_loader(config, dataset, model, input_config, model.num_classes, machine)
     return [(images, labels) for (images, labels), _ in zip(loader, range(count), strict=False)]
 
 

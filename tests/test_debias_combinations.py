@@ -169,6 +169,7 @@ def folder(tmp_path_factory):
         ['--debias-style-dir', 'PAINTINGS', '--debias-multi-grid', '--reprob', '0.5', '--bce-loss', '--mixup', '0.2'],
         ['--reprob', '0.5', '--no-prefetcher', '--mixup', '0.2', '--mixup-mode', 'elem', '--aa', 'augmix-m3-w3'],
         ['--sched', 'warmup_multistep', '--sched-on-updates', '--debias-multi-grid', '--bce-loss', '--smoothing', '0'],
+        ['--train-img-sizes', '32', '48', '--debias-multi-grid', '--mixup', '0.2', '--sched', 'step'],
     ],
     ids=' '.join,
 )
@@ -196,8 +197,8 @@ def test_repeated_augmentation(folder, colour_stylizer, tmp_path):
     try:
         machine = Machine(torch.device('cpu'), distributed=True)
         input_config = dict(input_size=(3, 32, 32), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation='bilinear')
-        dataset, _ = build_datasets(config, input_config)
-        loader, _ = build_train_loader(config, dataset, input_config, 2, machine)
+        dataset, _ = build_datasets(config, input_config, 2)
+        loader, _ = build_train_loader(config, dataset, None, input_config, 2, machine)
         images, labels = next(iter(loader))
         assert labels[0] == labels[1] == labels[2]
         assert create(colour_stylizer)(images, labels)['loss'].isfinite()

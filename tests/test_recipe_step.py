@@ -28,11 +28,9 @@ def test_table(recipe_step, tmp_path, capsys, monkeypatch, flags):
         Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     ticks = iter(range(1000))
     monkeypatch.setattr(recipe_step.time, 'process_time', lambda: next(ticks))
-    recipe_step.main(
-        ['--repeats', '1', '-c', str(ROOT / 'hparams' / 'resnet50.yaml'), '--data-dir', str(tmp_path),
-         '--val-split', '', '--device', 'cpu', '-j', '0', '-b', '2', '--model', 'test_resnet', '--num-classes', '2',
-         '--img-size', '64', '--debias-stylizer', 'adain_lite', *flags]
-    )  # fmt: skip
+    argv = ['--repeats', '1', '-c', str(ROOT / 'hparams' / 'resnet50.yaml'), '--data-dir', str(tmp_path), '-b', '2']
+    argv += ['--val-split', '', '--device', 'cpu', '-j', '0', '--model', 'test_resnet', '--num-classes', '2']
+    recipe_step.main([*argv, '--img-size', '64', '--debias-stylizer', 'adain_lite', *flags])
     output = capsys.readouterr().out
     # Each step takes one tick of this clock.
     assert re.findall(r'^\| (.*) \| 1\.00 \| 1\.00 \|$', output, re.MULTILINE) == [

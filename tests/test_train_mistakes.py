@@ -59,6 +59,15 @@ def refused(capsys, tmp_path, monkeypatch):
         (['--debias', '--debias-multi-grid', '--debias-min-size', '8'], ['--debias-min-size is 8', 'at least 16']),
         (['--debias', '--debias-multi-grid', '--debias-min-size', '48'], ['smallest size 48', '32']),
         (['--debias', '--debias-multi-grid', '--img-size', '24'], ['12×12 pixels', '16×16', '--debias-min-size']),
+        (
+            ['--debias', '--debias-multi-grid', '--train-img-sizes', '32', '24'],
+            ['12×12 pixels', '16×16', '--debias-min-size'],
+        ),
+        (['--debias', '--debias-multi-grid', '--torchscript', '--no-debias-aux-bn'], ['--torchscript', 'two batches']),
+        (
+            ['--debias', '--mixup', '0.2', '--train-img-sizes', '32', '40', '--train-batch-sizes', '4', '3'],
+            ['--train-batch-sizes 3', 'even'],
+        ),
         (['--debias', '--debias-multi-grid', '--sched', 'plateau'], ['--debias-multi-grid', '--sched plateau']),
         (
             ['--debias', '--debias-multi-grid', '--model', 'vit_tiny_patch16_224', '--model-kwargs', 'img_size=32'],

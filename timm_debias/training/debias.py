@@ -108,7 +108,8 @@ def build_multi_grid(
     if not config.debias.debias_multi_grid:
         return None
     multi_grid = MultiGrid(lr_stage_ends(config), config.debias.debias_min_size)
-    sizes = multi_grid.sizes(image_size)
+    image_sizes = [(side, side) for side in config.sizes.train_img_sizes or ()] or [image_size]
+    sizes = sorted({size for whole in image_sizes for size in multi_grid.sizes(whole)})
     if min(sizes[0]) < MIN_SIZE:
         raise DebiasError(
             f'--debias-multi-grid shrinks images to {sizes[0][0]}×{sizes[0][1]} pixels, and stylizers need at least '

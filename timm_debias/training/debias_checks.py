@@ -72,6 +72,9 @@ def _check_multi_grid(config: TrainConfig) -> None:
         return
     if debias.debias_min_size is not None and debias.debias_min_size < MIN_SIZE:
         raise DebiasError(f'--debias-min-size is {debias.debias_min_size}; stylizers need at least {MIN_SIZE}')
+    if config.model.torchscript:
+        raise DebiasError('--debias-multi-grid passes two batches through the model, which --torchscript does not let; '
+                          'try --torchcompile')  # fmt: skip
     if config.schedule.sched == 'plateau':
         raise DebiasError('--debias-multi-grid has to know the stages of the learning rate, which --sched plateau '
                           'decides in training')  # fmt: skip
@@ -81,5 +84,8 @@ def _check_augmentation(config: TrainConfig) -> None:
     augment = config.augment
     if augment.bce_target_thresh is not None:
         raise DebiasError('--bce-target-thresh does not go with --debias: a thresholded target cannot weigh two labels')
-    if augment.mixup_active and config.model.batch_size % 2:
-        raise DebiasError(f'--mixup and --cutmix mix pairs: --batch-size {config.model.batch_size} has to be even')
+    batches = {'--batch-size': [config.model.batch_size], '--train-batch-sizes': config.sizes.train_batch_sizes or []}
+    for name, sizes in batches.items():
+        odd = [size for size in sizes if size % 2]
+        if odd and augment.mixup_active:
+            raise DebiasError(f'--mixup and --cutmix mix pairs: {name} {odd[0]} has to be even')
