@@ -13,7 +13,8 @@ from ..errors import DebiasError
 from ..files import atomic_path, write_text
 from ..pictures import save_grid
 from ..stylizers import Stylizer, save_stylizer
-from ..stylizers.weights import load_state, load_stylizer, load_torch_file
+from ..stylizers.weights import load_stylizer
+from ..weight_files import load_state, load_torch_file
 from .config import StylizerTrainConfig
 from .data import Crops
 from .figures import Batch, make_batch

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import DebiasError
+from ..weight_files import download, load_state
 from .base import Features, Style, Stylizer, adain, mean_std
 from .registry import register_stylizer
-from .weights import FLAGS, download, load_state, load_stylizer, read_checkpoint
+from .weights import FLAGS, load_stylizer, read_checkpoint
 
 ENCODER_FILE = 'vgg_normalised.pth'
 DECODER_FILE = 'decoder.pth'
