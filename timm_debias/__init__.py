@@ -8,6 +8,7 @@ from .registration import register, unregister
 from .style_bank import StyleBank
 from .stylizers import Stylizer, create_stylizer, list_stylizers, register_stylizer
 from .task import DebiasTask, create_debias_task
+from .weights import debiased as debiased
 
 __version__ = '0.1.0'
 

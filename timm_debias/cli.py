@@ -17,6 +17,11 @@ COMMANDS = {
     'stylize': ('timm_debias.stylize', 'stylise a folder of images, or look at a grid of pairs'),
     'train-stylizer': ('timm_debias.stylizer_training.main', 'train a style transfer network'),
     'stylizer-report': ('timm_debias.stylizer_report.main', 'measure what stylizers do, side by side'),
+    'convert': ('timm_debias.weights.convert', 'turn a checkpoint into a folder that timm loads'),
+    'weights': ('timm_debias.weights.command', 'list released models, add their weights, or unpack them'),
+    'release': ('timm_debias.weights.release', 'turn a training run into a folder to publish'),
+    'average': ('timm_debias.weights.average', 'average the weights of checkpoints'),
+    'export': ('timm_debias.weights.export', 'write a model as ONNX, TorchScript or an exported program'),
     'make-benchmark': (
         'timm_debias.make_benchmark.main',
         'make stylised, corrupted or cue-conflict images from an image folder',

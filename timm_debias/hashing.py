@@ -1,6 +1,7 @@
 """Hashes that say which weights a result was made with."""
 
 import hashlib
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,4 +13,13 @@ def hash_weights(model: nn.Module) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()

@@ -33,7 +33,7 @@ def load_torch_file(path: Path, allow: Iterable[type] = ()) -> object:
         with torch.serialization.safe_globals(list(allow)):
             return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # On garbage, the restricted unpickler raises almost anything.
-        refused = re.search(r'GLOBAL (\S+) was not an allowed global', str(error))
+        refused = re.search(r'GLOBAL (\S+) (?:was not an allowed|whose module)', str(error))
         if refused is not None:
             raise DebiasError(
                 f'{path}: holds more than tensors: reading it would execute {refused[1]}. Nothing of it was executed; '
