@@ -11,7 +11,8 @@ nobody sees argparse. The docstring's first line is the title of the group in `-
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -85,6 +86,20 @@ def parse_with_yaml(parser: Parser, argv: Sequence[str] | None) -> argparse.Name
     if known.config:
         parser.set_defaults(**_read_yaml(Path(known.config), parser))
     return parser.parse_args(remaining)
+
+
+def command_line(parser: Parser, values: Mapping[str, Any]) -> str:
+    """Return the arguments, quoted for a shell, that give `values` where they differ from the defaults of `parser`."""
+    words: list[str] = []
+    for action in parser._actions:
+        value = values.get(action.dest, action.default)
+        if value == action.default or action.dest == 'help':
+            continue
+        items = [f'{key}={item}' for key, item in value.items()] if isinstance(value, dict) else value
+        words += [max(action.option_strings, key=len)] if action.option_strings else []
+        if action.nargs != 0:
+            words += map(str, items if isinstance(items, (list, tuple)) else [items])
+    return shlex.join(words)
 
 
 def _read_yaml(path: Path, parser: Parser) -> dict[str, Any]:

@@ -1,0 +1,37 @@
+"""Uploads a released model to the Hugging Face hub."""
+
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from ..errors import DebiasError
+from .folder import check_folder
+
+
+def check_repository(repository: str) -> None:
+    """Raise `DebiasError` for a name that no repository of the hub can have."""
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise DebiasError(f'--push-to-hub {repository}: {" ".join(str(error).split())}') from error
+
+
+def push(folder: Path, repository: str) -> str:
+    """Upload a released model to a repository of the hub, made where there is none, and return its address.
+
+    The address of the hub and the token are huggingface_hub's: HF_ENDPOINT, HF_TOKEN or `hf auth login`.
+
+    Raises:
+        DebiasError: a folder that is not what its hashes say, or an upload that fails; the folder stays.
+    """
+    check_folder(folder)
+    try:
+        api = HfApi()
+        url = api.create_repo(repository, exist_ok=True)
+        api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message=f'Add {folder.name}')
+    except Exception as error:  # The hub's client raises almost anything; all of it is about this upload.
+        reason = ' '.join(str(error).split())[:300]
+        raise DebiasError(f'--push-to-hub {repository}: {reason}; the folder to upload is {folder}') from error
+    return str(url)
