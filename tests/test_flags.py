@@ -1,11 +1,12 @@
 """Flags from dataclasses, and YAML defaults for them."""
 
+import shlex
 from dataclasses import dataclass
 
 import pytest
 
 from timm_debias import DebiasError
-from timm_debias.flags import Parser, add_flags, config_from, flag, parse_with_yaml
+from timm_debias.flags import Parser, add_flags, command_line, config_from, flag, parse_with_yaml
 
 
 @dataclass(frozen=True)
@@ -115,3 +116,16 @@ def test_command_line_mistakes(argv, message):
     with pytest.raises(DebiasError) as caught:
         parse(*argv)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'argv',
+    [
+        [],
+        ['--name', 'a b; $x'],
+        ['--count', '4', '--rate', '2.0', '--fast', '--sizes', '5', '6', '--mode', 'y'],
+    ],
+)
+def test_a_command_line_gives_its_values_back(argv):
+    values = vars(parser().parse_args(argv))
+    assert shlex.split(command_line(parser(), values)) == argv

@@ -28,6 +28,8 @@ def check_config(config: TrainConfig) -> None:
     _check_names(config)
     _check_files(config)
     _check_numbers(config)
+    if config.model.freeze_backbone:
+        _check_frozen(config)
     build_criterion(config)
     check_debias(config)
 
@@ -81,6 +83,24 @@ def _check_numbers(config: TrainConfig) -> None:
         raise DebiasError(f'--amp needs a float32 model; leave out --amp or --model-dtype {config.device.model_dtype}')
     if config.model.pretrained_path and not config.model.pretrained:
         raise DebiasError('--pretrained-path is read only with --pretrained')
+
+
+def _check_frozen(config: TrainConfig) -> None:
+    model, augment = config.model, config.augment
+    if not (model.pretrained or model.initial_checkpoint or model.resume):
+        raise DebiasError(
+            '--freeze-backbone would leave random features as they are; give --pretrained or --initial-checkpoint'
+        )
+    if config.debias.debias and not config.debias.no_debias_aux_bn:
+        raise DebiasError(
+            '--freeze-backbone freezes batch norm, so that stylised images need none of their own; give '
+            '--no-debias-aux-bn too'
+        )
+    refused = {'--drop': augment.drop, '--drop-path': augment.drop_path, '--drop-connect': augment.drop_connect,
+               '--drop-block': augment.drop_block}  # fmt: skip
+    for name, rate in refused.items():
+        if rate:
+            raise DebiasError(f'{name} acts on the features, which --freeze-backbone keeps as they are; leave it out')
 
 
 def _check_debias(config: TrainConfig) -> None:

@@ -37,6 +37,7 @@ class ModelConfig:
     pretrained_path: str | None = flag(None, 'checkpoint to load as if it were the pretrained weights, head adapted')
     pretrained_cfg_overlay: dict = flag({}, 'replaces keys of the pretrained cfg', nargs='*', action=ParseKwargs)
     initial_checkpoint: str = flag('', 'checkpoint to load into the model after it was made', metavar='PATH')
+    freeze_backbone: bool = flag(False, 'train the classifier alone, on the features of pretrained weights')
     resume: str = flag('', 'checkpoint to go on from; auto: last.pth.tar of --experiment, if there', metavar='PATH')
     no_resume_opt: bool = flag(False, "resume the model without the optimizer's state")
     num_classes: int | None = flag(None, "number of classes, the model's default if not given", type=int, metavar='N')

@@ -15,6 +15,7 @@ from timm.utils import CheckpointSaver, NativeScaler, dispatch_clip_grad
 
 from .batches import batch_length, loss_scale
 from .config import TrainConfig
+from .freeze import train_classifier
 from .machine import Machine
 
 _logger = logging.getLogger(__name__)
@@ -56,7 +57,10 @@ class Run:
 def train_one_epoch(run: Run, epoch: int) -> 'OrderedDict[str, float]':
     """Train for one epoch and return the means over it: `loss`, and with --debias those of the two halves."""
     _set_epoch(run, epoch)
-    run.model.train()
+    if run.config.model.freeze_backbone:
+        train_classifier(run.model)
+    else:
+        run.model.train()
     run.optimizer.zero_grad()
     meters = _Meters(run.machine)
     progress = _Progress(run, epoch)

@@ -18,6 +18,7 @@ from ..task import create_debias_task
 from .config import ModelConfig, TrainConfig
 from .criterion import build_criterion
 from .distillation import build_distillation_task
+from .freeze import freeze_backbone
 from .machine import Machine
 
 
@@ -48,9 +49,13 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
             pretrained_cfg_overlay=overlay or None,
             **options.model_kwargs,
         )
+    except DebiasError:
+        raise  # It says all there is to say.
     except (RuntimeError, TypeError, OSError, ValueError) as error:
         raise DebiasError(f'--model {options.model}: {" ".join(str(error).split())[:500]}') from error
     _init_head(model, options)
+    if options.freeze_backbone:
+        freeze_backbone(model)
     if options.grad_checkpointing:
         model.set_grad_checkpointing(enable=True)
     if norm.split_bn:

@@ -44,6 +44,8 @@ def build_model(config: ValidateConfig) -> nn.Module:
             scriptable=options.torchscript,
             **options.model_kwargs,
         )
+    except DebiasError:
+        raise  # It says all there is to say.
     except Exception as error:  # Model code and hub clients raise almost anything; all of it is about these flags.
         reason = ' '.join(str(error).split())[:300]
         raise DebiasError(f'--model {options.model}: {reason} (give --checkpoint PATH for weights of yours)') from error

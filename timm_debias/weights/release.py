@@ -111,8 +111,7 @@ def release(config: ReleaseConfig, folder: Path) -> None:
     Raises:
         DebiasError: a run that cannot be read, weights that do not fit it, or results of other weights.
     """
-    parser = build_train_parser()
-    args = parse_with_yaml(parser, ['-c', str(Path(config.run_dir) / ARGS)])
+    args = parse_with_yaml(build_train_parser(), ['-c', str(Path(config.run_dir) / ARGS)])
     train_config = config_from_args(args)
     checkpoint = read_checkpoint(_find_checkpoint(config), config.use_ema)
     if checkpoint.has_ema and not checkpoint.is_ema:
@@ -133,7 +132,7 @@ def release(config: ReleaseConfig, folder: Path) -> None:
     published = published_args(args)
 
     def card(sums: Mapping[str, str]) -> str:
-        sections = [*_evaluation(results), _training(parser, args, published, checkpoint)]
+        sections = [*_evaluation(results), _training(args, published, checkpoint)]
         return model_card(config.name, describe(train_config), released, sections, sums)
 
     extra = {ARGS: yaml.safe_dump(published, default_flow_style=False)}
@@ -200,13 +199,11 @@ def _evaluation(results: Sequence[Mapping[str, Any]]) -> list[Section]:
     return [Section('Evaluation', '\n\n'.join(['Measured by `validate.py --benchmarks`.', *tables]))]
 
 
-def _training(
-    parser: Parser, args: argparse.Namespace, published: Mapping[str, Any], checkpoint: Checkpoint
-) -> Section:
+def _training(args: argparse.Namespace, published: Mapping[str, Any], checkpoint: Checkpoint) -> Section:
     average = ' (moving average)' if checkpoint.is_ema else ''
     lines = [
         '```bash',
-        f'python train.py {command_line(parser, published)}',
+        f'python train.py {command_line(build_train_parser(), published)}',
         '```',
         '',
         f'The same flags are in `{ARGS}`: `python train.py -c {ARGS}`. The batch size is that of each process.',
