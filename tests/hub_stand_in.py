@@ -45,12 +45,14 @@ class _Handler(BaseHTTPRequestHandler):
             name = f'{fields.get("organization") or "someone"}/{fields["name"]}'
             self.hub.repositories.setdefault(name, {})
             return self.answer({'url': f'{self.hub.url}/{name}', 'name': name, 'id': name})
+        if parts == ['api', 'validate-yaml']:  # The front matter of the model card.
+            return self.answer({'errors': [], 'warnings': []})
         name = '/'.join(parts[2:4])
-        if parts[4] == 'preupload':
+        if parts[4:5] == ['preupload']:
             files = json.loads(body)['files']
             modes = [{'path': f['path'], 'uploadMode': 'regular', 'shouldIgnore': False, 'oid': None} for f in files]
             return self.answer({'files': modes})
-        if parts[4] == 'commit':
+        if parts[4:5] == ['commit']:
             for line in body.splitlines():
                 entry = json.loads(line)
                 if entry['key'] == 'file':

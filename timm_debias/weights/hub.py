@@ -1,5 +1,6 @@
 """Uploads a released model to the Hugging Face hub."""
 
+import logging
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -27,6 +28,7 @@ def push(folder: Path, repository: str) -> str:
         DebiasError: a folder that is not what its hashes say, or an upload that fails; the folder stays.
     """
     check_folder(folder)
+    logging.getLogger('httpx').setLevel(logging.WARNING)  # It tells of every request.
     try:
         api = HfApi()
         url = api.create_repo(repository, exist_ok=True)
