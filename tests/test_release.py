@@ -133,17 +133,25 @@ def test_moving_average(run_dir, tmp_path, capsys):
 
 
 def test_nothing_of_the_machine_is_published(run_dir, tmp_path):
-    other = tmp_path / 'run'
+    other, base = tmp_path / 'run', tmp_path / 'secret' / 'base'
     shutil.copytree(run_dir, other)
+    assert main(['convert', str(run_dir / 'last.pth.tar'), '--arch', 'test_resnet', '--out', str(base)]) == 0
     args = yaml.safe_load((other / 'args.yaml').read_text())
-    secret = {'data_dir': '/home/secret/images', 'initial_checkpoint': '/home/secret/start.pth', 'dataset': ''}
+    secret = {
+        'model': f'local-dir:{base}',
+        'data_dir': '/home/secret/images',
+        'initial_checkpoint': '/home/secret/start.pth',
+        'dataset': '',
+    }
     (other / 'args.yaml').write_text(yaml.safe_dump({**args, **secret}))
     assert release(other, '--name', 'tiny', '--license', 'cc0-1.0') == 0
     for path in (other / 'tiny').iterdir():
         assert b'secret' not in path.read_bytes()
         assert os.fsencode(tmp_path) not in path.read_bytes()
     card = (other / 'tiny' / 'README.md').read_text()
+    assert '--model local-dir:base' in card
     assert '--data-dir DATA' in card
+    assert json.loads((other / 'tiny' / 'config.json').read_text())['architecture'] == 'test_resnet'
     assert '--initial-checkpoint start.pth' in card
     assert 'from pretrained weights' in card
 

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from .folder import AUX_WEIGHTS, Release
+from .manifest import entries
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,14 @@ def preprocessing(data_config: Mapping[str, Any]) -> str:
 
 
 def _usage(name: str, release: Release) -> str:
-    lines = [
-        '## Use',
-        '',
-        '```python',
-        'import timm',
+    ways = [
         '',
         "model = timm.create_model('local-dir:FOLDER', pretrained=True)  # this folder",
         f"model = timm.create_model('hf-hub:USER/{name}', pretrained=True)  # once uploaded",
-        '```',
     ]
+    if name in entries():
+        ways = ['import timm_debias', '', f"model = timm.create_model('{name}', pretrained=True)", ways[1]]
+    lines = ['## Use', '', '```python', 'import timm', *ways, '```']
     if release.aux:
         lines += [
             '',

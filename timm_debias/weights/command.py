@@ -147,7 +147,7 @@ def unpack(entry: Entry, folder: Path, overwrite: bool = False) -> None:
         copy_folder(folder_of(entry), folder, overwrite)
         return
     network = create_network(entry.architecture, entry.num_classes, {})
-    release = Release(network, load_weights(entry), entry.data_config, entry.about)
+    release = Release(network, load_weights(entry), entry.data_config, entry.about, label_names=entry.label_names)
     written = SHIPPED / f'{entry.name}.md'
 
     def card(sums: Mapping[str, str]) -> str:

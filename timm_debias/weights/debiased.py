@@ -26,6 +26,7 @@ def _pretrained_cfg(entry: Entry) -> dict[str, Any]:
     return dict(
         **source_of(entry),
         num_classes=entry.num_classes,
+        label_names=entry.label_names or None,
         **entry.data_config,
         first_conv=stock.first_conv,
         classifier=stock.classifier,

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from ..data.shapes_textures import CLASSES
 from ..errors import DebiasError, did_you_mean
 
 MANIFEST = Path(__file__).with_name('manifest.yaml')
@@ -63,6 +64,11 @@ class Entry:
         """timm's data configuration: input_size, crop_pct, interpolation, mean, std."""
         config = {key: value for key, value in DATA[self.data].items() if key != 'num_classes'}
         return {**config, 'mean': IMAGENET_DEFAULT_MEAN, 'std': IMAGENET_DEFAULT_STD}
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes, where the data set is embedded."""
+        return CLASSES if self.data == 'shapes_textures' else ()
 
     @property
     def about(self) -> dict[str, Any]:

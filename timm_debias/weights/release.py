@@ -44,6 +44,7 @@ _OF_THE_MACHINE = ('config', 'output', 'experiment', 'resume')
 _PATHS = ('initial_checkpoint', 'pretrained_path', 'class_map', 'debias_stylizer_weights')
 """Flags that name files, of which the folder on the trainer's machine concerns nobody."""
 
+_LOCAL = 'local-dir:'
 DATA = 'DATA'
 """Stands for the data's folder in released commands."""
 
@@ -116,7 +117,7 @@ def release(config: ReleaseConfig, folder: Path) -> None:
     checkpoint = read_checkpoint(_find_checkpoint(config), config.use_ema)
     if checkpoint.has_ema and not checkpoint.is_ema:
         _logger.info('The checkpoint holds a moving average of the weights too; --use-ema takes it.')
-    network = _build_network(train_config)
+    network = build_network(train_config)
     state = fit(checkpoint, network, train_config.model.model)
     network.load_state_dict(state)
     results = _read_results(config.results or [], hash_weights(network))
@@ -125,14 +126,14 @@ def release(config: ReleaseConfig, folder: Path) -> None:
         network,
         state,
         data_config=resolve_input(train_config, network, verbose=False),
-        about={'license': config.license, 'paper_ids': PAPER},
+        about={'license': config.license, **({'paper_ids': PAPER} if train_config.debias.debias else {})},
         aux=checkpoint.aux,
         label_names=CLASSES if is_drawn else (),
     )
     published = published_args(args)
 
     def card(sums: Mapping[str, str]) -> str:
-        sections = [*_evaluation(results), _training(args, published, checkpoint)]
+        sections = [*evaluation_sections(results), _training(args, published, checkpoint)]
         return model_card(config.name, describe(train_config), released, sections, sums)
 
     extra = {ARGS: yaml.safe_dump(published, default_flow_style=False)}
@@ -149,7 +150,7 @@ def _find_checkpoint(config: ReleaseConfig) -> Path:
     return found
 
 
-def _build_network(config: TrainConfig) -> Any:
+def build_network(config: TrainConfig) -> Any:
     """Return the network of a run as train.py makes it, with random weights."""
     model = replace(config.model, pretrained=False, pretrained_path=None, initial_checkpoint='', channels_last=False)
     device = replace(config.device, model_dtype=None)
@@ -174,6 +175,8 @@ def published_args(args: argparse.Namespace) -> dict[str, Any]:
     """Return the flags of a run without what tells of the machine it ran on."""
     values = {key: value for key, value in vars(args).items() if key not in _OF_THE_MACHINE}
     values |= {key: DATA for key in ('data', 'data_dir') if values.get(key)}
+    if values['model'].startswith(_LOCAL):
+        values['model'] = _LOCAL + os.path.basename(values['model'])
     return values | {key: os.path.basename(values[key]) for key in _PATHS if values.get(key)}
 
 
@@ -192,7 +195,8 @@ def describe(config: TrainConfig) -> str:
     )
 
 
-def _evaluation(results: Sequence[Mapping[str, Any]]) -> list[Section]:
+def evaluation_sections(results: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """Return the measured figures for a card, with their protocols; no section where there are none."""
     if not results:
         return []
     tables = ['\n'.join(format_results(result).splitlines()[2:]).replace('## ', '### ') for result in results]
@@ -211,5 +215,5 @@ def _training(args: argparse.Namespace, published: Mapping[str, Any], checkpoint
         f'timm {timm.__version__}.',
     ]
     if args.resume:
-        lines.append('The run was interrupted and resumed, so that its random numbers cannot be repeated exactly.')
+        lines.append('The run was interrupted and resumed.')
     return Section('Training', '\n'.join(lines))
