@@ -113,7 +113,7 @@ def write_card(entry: Entry, run_dir: Path, path: Path, results: Mapping) -> Non
 
 def write_hash(entry: Entry, path: Path) -> None:
     """Put the hash of packed weights into the manifest."""
-    pattern = rf'(^  packed: {re.escape(path.name)}\n  sha256: )[0-9a-f]*$'
+    pattern = rf"(^  packed: {re.escape(path.name)}\n  sha256: ')[0-9a-f]*(?='$)"
     text, count = re.subn(pattern, rf'\g<1>{hash_file(path)}', MANIFEST.read_text(), flags=re.MULTILINE)
     if count != 1:
         raise DebiasError(f'{MANIFEST} has no lines "packed: {path.name}" and "sha256: …" for {entry.name}')

@@ -1,6 +1,7 @@
 """The manifest: which released models there are, what they are, and where their weights come from."""
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -110,6 +111,6 @@ def _entry(path: Path, name: str, values: Mapping[str, Any]) -> Entry:
     sources = [key for key in ('packed', 'url', 'hf_hub_id') if getattr(entry, key)]
     if len(sources) > 1:
         raise DebiasError(f'{path}: {name}: {" and ".join(sources)}; one place of the weights is enough')
-    if sources and not entry.sha256:
-        raise DebiasError(f'{path}: {name}: {sources[0]} needs sha256, the hash that the file must have')
+    if sources and not re.fullmatch('[0-9a-f]{64}', str(entry.sha256)):
+        raise DebiasError(f"{path}: {name}: {sources[0]} needs sha256: '…', the hash of the file in hex, in quotes")
     return entry
