@@ -107,7 +107,13 @@ def write_card(entry: Entry, run_dir: Path, path: Path, results: Mapping) -> Non
     command = ' '.join(['python train.py -c', HPARAMS, *MODELS[entry.name]])
     training = Section('Training', f'From a checkout of timm-debias:\n\n```bash\n{command}\n```')
     sections = [*evaluation_sections([results]), training, packing]
-    text = model_card(entry.name, describe(config_from_args(args)), release, sections, {path.name: hash_file(path)})
+    text = model_card(
+        entry.name,
+        describe(entry.architecture, config_from_args(args)),
+        release,
+        sections,
+        {path.name: hash_file(path)},
+    )
     write_text(SHIPPED / f'{entry.name}.md', text)
 
 

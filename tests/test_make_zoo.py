@@ -42,7 +42,8 @@ def test_batch_norm_is_measured_with_rounded_weights(script, monkeypatch):
     assert all(torch.equal(after[key], value) for key, value in expected.items() if value.ndim >= 2)
 
     to_tensor = timm.data.create_transform((3, 64, 64), crop_pct=1.0, interpolation='bilinear')
-    batch = torch.stack([to_tensor(images[index][0]) for index in range(100)])
+    drawn = ShapesTextures('train', img_size=64, num_samples=100)
+    batch = torch.stack([to_tensor(drawn[index][0]) for index in range(100)])
     output = torch.nn.functional.conv2d(batch, after['conv1.weight'], stride=2, padding=3)
     torch.testing.assert_close(after['bn1.running_mean'], output.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(after['bn1.running_var'], output.var((0, 2, 3)), rtol=1e-4, atol=1e-5)

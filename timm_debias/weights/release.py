@@ -38,12 +38,15 @@ _logger = logging.getLogger(__name__)
 
 ARGS = 'args.yaml'
 _CHECKPOINTS = ('model_best.pth.tar', 'last.pth.tar')
-_OF_THE_MACHINE = ('config', 'output', 'experiment', 'resume')
+_OF_THE_MACHINE = (
+    'config', 'output', 'experiment', 'resume', 'log_wandb', 'wandb_project', 'wandb_tags', 'wandb_resume_id'
+)  # fmt: skip
 """Flags that say where a run was made, not what it is."""
 
-_PATHS = ('initial_checkpoint', 'pretrained_path', 'class_map', 'debias_stylizer_weights')
+_PATHS = ('initial_checkpoint', 'pretrained_path', 'class_map', 'class_stats', 'debias_stylizer_weights')
 """Flags that name files, of which the folder on the trainer's machine concerns nobody."""
 
+_MODELS = ('model', 'kd_model_name')
 _LOCAL = 'local-dir:'
 DATA = 'DATA'
 """Stands for the data's folder in released commands."""
@@ -131,10 +134,11 @@ def release(config: ReleaseConfig, folder: Path) -> None:
         label_names=CLASSES if is_drawn else (),
     )
     published = published_args(args)
+    architecture = network.pretrained_cfg['architecture']
 
     def card(sums: Mapping[str, str]) -> str:
         sections = [*evaluation_sections(results), _training(args, published, checkpoint)]
-        return model_card(config.name, describe(train_config), released, sections, sums)
+        return model_card(config.name, describe(architecture, train_config), released, sections, sums)
 
     extra = {ARGS: yaml.safe_dump(published, default_flow_style=False)}
     write_folder(folder, released, card, extra, overwrite=config.overwrite)
@@ -175,21 +179,25 @@ def published_args(args: argparse.Namespace) -> dict[str, Any]:
     """Return the flags of a run without what tells of the machine it ran on."""
     values = {key: value for key, value in vars(args).items() if key not in _OF_THE_MACHINE}
     values |= {key: DATA for key in ('data', 'data_dir') if values.get(key)}
-    if values['model'].startswith(_LOCAL):
-        values['model'] = _LOCAL + os.path.basename(values['model'])
+    for key in _MODELS:
+        if str(values.get(key)).startswith(_LOCAL):
+            values[key] = _LOCAL + os.path.basename(values[key])
+    if 'file' in values['pretrained_cfg_overlay']:
+        name = os.path.basename(values['pretrained_cfg_overlay']['file'])
+        values['pretrained_cfg_overlay'] = {**values['pretrained_cfg_overlay'], 'file': name}
     return values | {key: os.path.basename(values[key]) for key in _PATHS if values.get(key)}
 
 
-def describe(config: TrainConfig) -> str:
+def describe(architecture: str, config: TrainConfig) -> str:
     """Return in a sentence how a model was trained."""
     debias, data = config.debias, config.data.dataset or 'an image folder'
     start = 'from pretrained weights' if config.model.pretrained or config.model.initial_checkpoint else 'from scratch'
     if not debias.debias:
-        return f'`{config.model.model}`, trained {start} on {data}, without debiasing.'
+        return f'`{architecture}`, trained {start} on {data}, without debiasing.'
     bias = {'debiased': 'debiased', 'shape': 'shape-biased', 'texture': 'texture-biased'}[debias.debias_mode]
     norm = 'one batch norm' if debias.no_debias_aux_bn else 'auxiliary batch norm'
     return (
-        f'`{config.model.model}`, {bias}: trained {start} on {data} and stylised images (Li et al., *Shape-Texture '
+        f'`{architecture}`, {bias}: trained {start} on {data} and stylised images (Li et al., *Shape-Texture '
         f'Debiased Neural Network Training*, ICLR 2021): γ = {debias.gamma:g}, α = {debias.debias_alpha:g}, stylizer '
         f'{debias.debias_stylizer}, {norm}.'
     )
