@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from corruption_pictures import draw_photo
 from miniatures import SUITE_FLAGS, build_miniatures, build_model
 
 from timm_debias.cli import main
@@ -28,6 +30,14 @@ class ColourStylizer(Stylizer):
         return adain(features[0], *style, alpha)
 
 
+@pytest.fixture(autouse=True, scope='session')
+def without_autoattack():
+    """Leave AutoAttack out of `--benchmarks all`, as where its package is not installed: it takes minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('timm_debias.validation.selection.find_spec', lambda name: None)
+        yield
+
+
 @pytest.fixture
 def colour_stylizer() -> Stylizer:
     return ColourStylizer().eval()
@@ -39,6 +49,12 @@ def images() -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     tint = torch.rand(8, 3, 1, 1, generator=generator)
     return (0.5 * torch.rand(8, 3, 32, 32, generator=generator) + 0.5 * tint).clamp(0, 1)
+
+
+@pytest.fixture(scope='session')
+def photo() -> np.ndarray:
+    """A picture to corrupt, [96, 96, 3]."""
+    return draw_photo()
 
 
 @pytest.fixture(scope='session')
