@@ -337,7 +337,16 @@ def test_wrong_options_of_pgd(option, labels):
         pgd_default(Linear(), uniform(8, 3, 4, 4), labels, EPSILON, **option)
 
 
-def test_fgsm_of_torchattacks(trained):
-    torchattacks = pytest.importorskip('torchattacks')
+def test_attacks_of_foolbox(trained, monkeypatch):
+    foolbox = pytest.importorskip('foolbox')
     model, images, labels = trained
-    torch.testing.assert_close(fgsm(model, images, labels, EPSILON), torchattacks.FGSM(model, EPSILON)(images, labels))
+    normalise = {'mean': [0.5] * 3, 'std': [0.25] * 3, 'axis': -3}
+    theirs = foolbox.PyTorchModel(model.model, bounds=(0, 1), preprocessing=normalise, device='cpu')
+    _, expected, _ = foolbox.attacks.FGSM()(theirs, images, labels, epsilons=EPSILON)
+    torch.testing.assert_close(fgsm(model, images, labels, EPSILON), expected, rtol=0, atol=1e-7)
+    attack = foolbox.attacks.LinfPGD(abs_stepsize=EPSILON / 4, steps=10, random_start=False)
+    _, expected, _ = attack(theirs, images, labels, epsilons=EPSILON)
+    monkeypatch.setattr(torch, 'rand', lambda shape, generator: torch.full(shape, 0.5))  # A start without noise.
+    ours = pgd_default(model, images, labels, EPSILON, steps=10, step_size=EPSILON / 4)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-7)
+    assert not torch.equal(ours, images)

@@ -223,6 +223,7 @@ def test_sorted_by_the_first_figure():
         (['--models', 'all', '--results-dir', 'r', '--benchmarks', ''], ['--benchmarks NAMES']),
         (['--shard', '1/2'], ['--shard', '--models']),
         (['--models', 'all', '--results-dir', 'r', '--shard', '3/2'], ["--shard '3/2'"]),
+        (['--models', __file__, '--results-dir', 'r'], ['no line names a model of timm']),
         (['--models', 'nowhere*', '--results-dir', 'r'], ['--models nowhere*', 'no file']),
         (['--models', 'all', '--results-dir', 'r', '--results-file', 'a.csv'], ['--results-file']),
     ],

@@ -113,7 +113,7 @@ def test_no_common_epsilon(pair, capsys):
 def test_marks_and_notes(pair):
     state = {'images': [10], 'shape': [6], 'texture': [0]}
     parts = {'cue-conflict': part(RIGHT_A, state=state)}
-    changes = {'partial': True, 'subset': 5000}
+    changes = {'partial': True, 'subset': 'subset of 5,000'}
     comparison = compare(*pair(parts, parts, changes, changes | {'protocol': 'squashed'}))
     text = format_comparison(comparison)
     assert '| cue-conflict, by shape (subset of 5,000, partial) | 10 | 60.00 [31.27, 83.18] |' in text
@@ -131,7 +131,7 @@ def test_p_in_words():
     ('changes', 'words'),
     [
         ({'fingerprint': 'e' * 64}, ('not measured on the same images', 'eeee', 'ffff')),
-        ({'subset': 5000}, ('all images', '5,000 images', '--benchmarks')),
+        ({'subset': 'list of 5,000'}, ('all images', 'list of 5,000', '--benchmarks')),
     ],
 )
 def test_other_data_is_refused(pair, capsys, changes, words):

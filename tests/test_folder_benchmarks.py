@@ -187,8 +187,8 @@ def test_subset_takes_the_same_images_everywhere(data, capsys):
     assert main(arguments(data, 'folder-c,folder-fgsm', '--subset', 7)) == 0
     entries = result(capsys)['benchmarks']
     assert entries['folder-c']['images'] == 75 * 7
-    assert entries['folder-fgsm']['images'] == entries['folder-fgsm']['subset'] == 7
-    assert 'reduced: the same 7 images' in entries['folder-c']['protocol']
+    assert (entries['folder-fgsm']['images'], entries['folder-fgsm']['subset']) == (7, 'subset of 7')
+    assert 'reduced to 7 images, drawn with seed' in entries['folder-c']['protocol']
 
 
 def test_configuration_file(data, tmp_path, capsys):

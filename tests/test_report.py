@@ -251,7 +251,7 @@ def test_table(runs):
 
 
 def test_partial_results_and_subsets_are_marked(tmp_path):
-    changes = dict(partial=True, subset=5000, skipped=['x'])
+    changes = dict(partial=True, subset='subset of 5,000', skipped=['x'])
     page = format_page(read_runs([write(tmp_path / 'a', 'resnet50', 1, **changes)]), with_published=False)
     mark = 'subset of 5,000, partial, 1 skipped'
     assert f'<small class="mark">{mark}</small>' in page
@@ -285,6 +285,21 @@ def test_command(tmp_path, capsys):
         capsys.readouterr()
         assert main(['report', *wrong, '--output', str(output)]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_folder_of_many_models(tmp_path, capsys):
+    (tmp_path / 'many').mkdir()
+    write(tmp_path / 'many' / 'a', 'resnet50', 1)
+    write(tmp_path / 'many' / 'b', 'resnet18', 2)
+    models = [{'folder': 'b'}, {'folder': 'failed', 'error': 'torn'}, {'folder': 'a'}]
+    (tmp_path / 'many' / 'results.json').write_text(json.dumps(models))
+    assert [run.label for run in read_runs([str(tmp_path / 'many')])] == ['resnet18', 'resnet50']
+    assert main(['report', str(tmp_path / 'many'), str(tmp_path / 'many' / 'a'), '--output', str(tmp_path / 'r')]) == 2
+    assert 'is given twice' in capsys.readouterr().err
+    assert main(['compare', str(tmp_path / 'many'), str(tmp_path / 'many' / 'a')]) == 2
+    message = capsys.readouterr().err
+    assert 'results of many models' in message
+    assert str(tmp_path / 'many' / 'b') in message
 
 
 def test_measured_results(suite, tmp_path):

@@ -58,7 +58,10 @@ def test_everything_is_measured(whole):
         'cue-conflict', 'fgsm', 'fgsm-ref', 'imagenet', 'imagenet-a', 'imagenet-c', 'imagenet-o', 'imagenet-r',
         'imagenet-real', 'imagenet-sketch', 'imagenet-v2', 'pgd', 'stylized-imagenet',
     }  # fmt: skip
-    assert results['absent'] == {'shapes_textures': 'made for models of 8 classes, this one has 1,000'}
+    assert results['absent'] == {
+        'autoattack': "the package pyautoattack is not installed (pip install 'timm-debias[autoattack]')",
+        'shapes_textures': 'made for models of 8 classes, this one has 1,000',
+    }
     for entry in results['benchmarks'].values():
         assert entry['partial']
         assert entry['protocol']
@@ -211,6 +214,13 @@ def test_amp_is_for_what_is_no_attack(suite, monkeypatch, capsys):
     assert kinds == [torch.float32, torch.bfloat16]
 
 
+def test_compiled_and_channels_last(suite, whole, capsys):
+    assert suite('--benchmarks', 'imagenet,fgsm', '--torchcompile', 'eager', '--channels-last') == 0
+    before = json.loads((whole / 'results.json').read_text())['benchmarks']
+    for name, entry in result(capsys)['benchmarks'].items():
+        assert entry['metrics'] == before[name]['metrics']
+
+
 @pytest.mark.parametrize(('partial', 'known'), [(False, True), (True, False)])
 def test_complete_imagenet_c_needs_a_complete_imagenet(partial, known):
     def measured(name, names, partial):
@@ -318,7 +328,7 @@ def test_reduced_imagenet_c_is_marked(suite, capsys):
     results = result(capsys)
     assert results['imagenet-c_mce_subset1_partial'] > 0
     entry = results['benchmarks']['imagenet-c']
-    assert entry['subset'] == 1
+    assert entry['subset'] == 'subset of 1'
     assert entry['images'] == 95
     assert 'reduced' in entry['protocol']
 
@@ -363,8 +373,16 @@ def test_shapes_textures(tmp_path, capsys):
         assert part in message
 
 
+def test_nothing_to_measure(suite, tmp_path, capsys):
+    assert suite('--benchmarks', 'all', root=tmp_path) == 2
+    message = error(capsys)
+    assert '(fgsm, fgsm-ref, imagenet, imagenet-real, pgd)' in message
+    assert message.count('made for models of 8 classes, this one has 1,000 (shapes_textures)') == 1
+    assert 'give --data-dir without --benchmarks' in message
+
+
 def test_list_benchmarks(capsys):
     assert main(['validate', '--list-benchmarks']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith('| name | images |')
-    assert len(lines) == 16
+    assert len(lines) == 17

@@ -118,6 +118,18 @@ def test_disk_full(suite, folder, capsys, monkeypatch):
     assert (folder / 'results.json').read_bytes() == before
 
 
+def test_half_written_results_of_a_killed_run(suite, tmp_path):
+    """They are no results, and go when the run goes on."""
+    torn = tmp_path / 'results' / 'parts' / '.imagenet-a-x1y2.json'
+    torn.parent.mkdir(parents=True)
+    torn.write_text('{"identity"')
+    place = ['--benchmarks', 'imagenet-a', '--results-dir', tmp_path / 'results']
+    assert suite(*place) == 0
+    assert suite(*place, '--resume') == 0
+    assert not torn.exists()
+    assert suite(*place) == 2
+
+
 def test_torn_results(suite, folder, capsys):
     (folder / 'parts' / 'imagenet-a.json').write_text('{"identity"')
     assert suite('--benchmarks', 'imagenet-a', '--results-dir', folder, '--resume') == 2
@@ -137,10 +149,24 @@ def test_torn_results(suite, folder, capsys):
         (['--benchmarks', 'imagenet', '--results-file', 'a.csv'], ['--results-file', '--results-dir']),
         (['--benchmarks', 'imagenet', '--resume'], ['--resume', '--results-dir']),
         (['--benchmarks', 'imagenet', '--in-chans', '1'], ['RGB']),
-        (['--benchmarks', 'imagenet-c', '--subset', '0'], ['--subset is 0']),
+        (['--benchmarks', 'imagenet-c', '--subset', '0'], ['--subset is 0', 'at least 1']),
+        (['--benchmarks', 'imagenet-c', '--subset', '5k'], ["--subset '5k'", 'no such file', 'ILSVRC2012_val_']),
+        (['--benchmarks', 'imagenet-a', '--subset', '5'], ['--subset is for', 'imagenet-c', 'imagenet-a has none']),
+        (['--benchmarks', 'fgsm', '--pgd-steps', '5'], ['--pgd-steps is for pgd']),
+        (['--benchmarks', 'imagenet,imagenet-r', '--epsilons', '2'], ['--epsilons is for autoattack, fgsm']),
+        (['--benchmarks', 'autoattack'], ['pyautoattack is not installed', "pip install 'timm-debias[autoattack]'"]),
         (['--benchmarks', 'pgd', '--pgd-steps', '0'], ['--pgd-steps is 0']),
         (['--benchmarks', 'pgd', '--epsilons', '-1'], ['--epsilons', '-1']),
         (['--benchmarks', 'fgsm', '--model-dtype', 'bfloat16'], ['fgsm', 'float32']),
+        (['--benchmarks', 'pgd', '--epsilons', '2', '2'], ['--epsilons names 2 twice']),
+        (['--benchmarks', 'all,imagenet'], ["'all' stands alone"]),
+        (['--benchmarks', 'imagenet', '--split', 'val'], ['--split', '--data-root']),
+        (['--benchmarks', 'imagenet', '--num-samples', '3'], ['--num-samples', '--data-root']),
+        (['--benchmarks', 'imagenet', '--no-prefetcher'], ['--no-prefetcher']),
+        (['--benchmarks', 'imagenet', '--results-format', 'json'], ['--results-format', '--results-dir']),
+        (['--benchmarks', 'imagenet', '--results-dir', __file__], ['is a file']),
+        (['--benchmarks', 'imagenet', '--benchmark-dir', 'imagenet-c=.'], ['imagenet-c', 'reads none of these']),
+        (['--benchmarks', 'imagenet-a', '--num-classes', '8'], ['1,000 classes', 'has 8', 'shapes_textures']),
         (['--results-dir', 'a'], ['--data-root', '--benchmarks']),
     ],
     ids=lambda value: ' '.join(value) if value[0].startswith('-') else '',

@@ -121,6 +121,20 @@ def test_conflict_counts():
         (['--split', 'tset'], ['tset']),
         (['--results-file', 'nowhere/a.csv'], ["'nowhere/a.csv'", 'no such folder']),
         (['-b', '0'], ['--batch-size is 0']),
+        (['-j', '-1'], ['--workers is -1']),
+        (['--log-freq', '-1'], ['--log-freq is -1']),
+        (['--img-size', '0'], ['--img-size is 0']),
+        (['--crop-pct', '0'], ['--crop-pct is 0']),
+        (['--crop-pct', '1.5'], ['--crop-pct is 1.5']),
+        (['--crop-mode', 'middle'], ['--crop-mode', 'squash']),
+        (['--interpolation', 'nearestt'], ['--interpolation', 'bilinear']),
+        (['--mean', '0.5', '0.5'], ['--mean has 2 values']),
+        (['--seed', '-1'], ['--seed is -1']),
+        (['--amp-dtype', 'bfloat16'], ['--amp-dtype', '--amp']),
+        (['--results-format', 'json'], ['--results-file']),
+        (['--torchcompile-mode', 'default'], ['--torchcompile, which is not given']),
+        (['--torchcompile', 'nobackend'], ['--torchcompile', 'nobackend']),
+        (['--use-ema'], ['model.pth.tar', 'no moving average']),
         (['--device', 'gpu'], ["--device 'gpu'"]),
         (['--dataset', 'shapes_textures', '--data-dir', ''], ['8 classes']),
     ],
@@ -133,6 +147,43 @@ def test_mistakes(data, capsys, flags, parts):
     assert message.startswith('timm-debias validate: error: ')
     for part in parts:
         assert part in message
+
+
+def test_moving_average_of_a_checkpoint(data, tmp_path, capsys):
+    zeros = {name: torch.zeros_like(value) for name, value in timm.create_model('test_resnet').state_dict().items()}
+    zeros = {name: value[:4] if name.startswith('fc.') else value for name, value in zeros.items()}
+    first, second = ({**zeros, 'fc.bias': torch.eye(4)[answer]} for answer in (0, 1))
+    torch.save({'state_dict': first, 'state_dict_ema': second}, tmp_path / 'model.pth')
+    (tmp_path / 'b').symlink_to(data / 'validation' / 'a')  # All images are of class 0.
+    arguments = ['--data-dir', tmp_path, '--num-classes', 4, '--checkpoint', tmp_path / 'model.pth', *COMMON]
+    for flags, top1 in (([], 100), (['--use-ema'], 0)):
+        assert run(*arguments, *flags) == 0
+        assert result(capsys)['top1'] == top1
+
+
+def test_images_without_class_folders(data, tmp_path, capsys):
+    """timm would take them for a class of their own, before or between the others."""
+    for number, path in enumerate(sorted((data / 'validation').glob('*/*'))):
+        (tmp_path / f'{number}.png').write_bytes(path.read_bytes())
+    (tmp_path / 'a').mkdir()
+    (tmp_path / '0.png').rename(tmp_path / 'a' / '0.png')
+    arguments = ['--num-classes', 4, '--checkpoint', data / 'model.pth.tar', *COMMON]
+    assert run('--data-dir', tmp_path, *arguments) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    for part in (str(tmp_path), '11 images without class folders', 'move each into a folder named by its class'):
+        assert part in message
+
+
+def test_fewer_classes_than_the_model(data, tmp_path, capsys):
+    for name in 'bd':
+        (tmp_path / 'validation').mkdir(exist_ok=True)
+        (tmp_path / 'validation' / name).symlink_to(data / 'validation' / name)
+    arguments = ['--data-dir', tmp_path, '--num-classes', 4, '--checkpoint', data / 'model.pth.tar', *COMMON]
+    assert run(*arguments) == 0
+    assert 'The data has 2 classes and the model 4' in capsys.readouterr().err
+    (tmp_path / 'classes.txt').write_text('a\nb\nc\nd\n')
+    assert run(*arguments, '--class-map', tmp_path / 'classes.txt') == 0
+    assert 'The data has' not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('content', [b'', b'torn', b'not a checkpoint'])

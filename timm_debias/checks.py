@@ -6,10 +6,14 @@ from timm.models import is_model, list_models
 from .errors import DebiasError, did_you_mean
 
 
+def is_known_model(name: str) -> bool:
+    """Return whether timm knows a model of this name, or would ask elsewhere for it."""
+    return name.startswith(('hf-hub:', 'hf_hub:', 'local-dir:')) or is_model(name.split('.')[0])
+
+
 def check_model_name(name: str) -> None:
     """Raise `DebiasError` for a model that timm does not know, with near names."""
-    remote = ('hf-hub:', 'hf_hub:', 'local-dir:')
-    if not name.startswith(remote) and not is_model(name.split('.')[0]):
+    if not is_known_model(name):
         hint = did_you_mean(name, list_models())
         raise DebiasError(f"unknown model '{name}'. {hint or 'timm.list_models() lists all names.'}")
 

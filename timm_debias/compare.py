@@ -135,9 +135,9 @@ def compare(a: Path, b: Path, names: Sequence[str] | None = None) -> dict[str, A
 def _check_entries(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
     leave_out = 'compare the other benchmarks with --benchmarks'
     if a['subset'] != b['subset']:
-        of = [f'{entry["subset"]:,} images' if entry['subset'] else 'all images' for entry in (a, b)]
         raise DebiasError(
-            f'{name}: A was measured on {of[0]} of each folder and B on {of[1]}; measure both alike, or {leave_out}'
+            f'{name}: A was measured on {a["subset"] or "all images"} and B on {b["subset"] or "all images"}; measure '
+            f'both alike, or {leave_out}'
         )
     if a['fingerprint'] != b['fingerprint']:
         raise DebiasError(

@@ -53,17 +53,23 @@ def _folders(root: str) -> str:
 
 
 def check_image_folder(dataset: Any) -> None:
-    """Check a timm `ImageDataset` over class folders: no empty class, every image readable.
+    """Check a timm `ImageDataset` over class folders: no image outside them, no empty class, every image readable.
 
     Other data sets pass unchecked. At most `MAX_DECODED` images are decoded, a fixed sample where there are more,
     which the log says.
 
     Raises:
-        DebiasError: names the empty folders or the unreadable images.
+        DebiasError: names the images without a class, the empty folders or the unreadable images.
     """
     reader = getattr(dataset, 'reader', None)
     if not isinstance(reader, ReaderImageFolder):
         return
+    if '' in reader.class_to_idx:  # timm takes them for one more class, which shifts the numbers of the others.
+        loose = [path for path, _ in reader.samples if Path(path).parent == Path(reader.root)]
+        raise DebiasError(
+            f'{reader.root} holds {len(loose):,} images without class folders, such as {Path(loose[0]).name}, so that '
+            'their classes are unknown; move each into a folder named by its class'
+        )
     _check_no_empty_class(Path(reader.root))
     paths = [path for path, _ in reader.samples]
     if len(paths) > MAX_DECODED:

@@ -18,8 +18,8 @@ class ReportConfig:
     """Show the results of models"""
 
     results_dirs: list[str] = flag(
-        [], 'results folders, one a model, from validate.py --benchmarks … --results-dir', 'results_dirs', nargs='+',
-        metavar='RESULTS_DIR',
+        [], 'results folders, of a model or of many, from validate.py --benchmarks … --results-dir', 'results_dirs',
+        nargs='+', metavar='RESULTS_DIR',
     )  # fmt: skip
     output: str = flag('report.html', 'HTML file for the report', metavar='FILE')
     with_published: bool = flag(False, 'show figures for ResNet-50 that others published, marked as such')

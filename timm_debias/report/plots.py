@@ -12,7 +12,6 @@ from .published import PUBLISHED, bounds
 from .runs import Run
 from .svg import GREY, Axis, Look, curve, document, dot, frame, key, legend, letter, line, text, ticks, widened
 
-_ATTACKS = ('fgsm', 'fgsm-ref', 'pgd')
 _ROW = 26
 _SEVERITY_TICKS = range(1, SEVERITIES + 1)
 
@@ -168,15 +167,17 @@ def severity_curves(runs: Sequence[Run]) -> str:
 
 def epsilon_curves(runs: Sequence[Run]) -> str:
     """Return the plots of accuracy under each attack against epsilon."""
-    charts = []
-    attacked = [run for run in runs if any(run.entry(attack) for attack in _ATTACKS)]
+    attacks = sorted(
+        {name for run in runs for name, entry in run.results['benchmarks'].items() if 'curve' in entry['metrics']}
+    )
+    attacked = [run for run in runs if any(run.entry(attack) for attack in attacks)]
     if not attacked:
         return ''
-    for attack in _ATTACKS:
+    charts = []
+    for attack in attacks:
         series = [(run.look, run.label, _accuracies(entry)) for run in attacked if (entry := run.entry(attack))]
-        if series:
-            charts.append(chart(attack, 'epsilon, 1/255', 'top-1, %', series))
-    marks = legend([(run.look, run.marked(*_ATTACKS)) for run in attacked])
+        charts.append(chart(attack, 'epsilon, 1/255', 'top-1, %', series))
+    marks = legend([(run.look, run.marked(*attacks)) for run in attacked])
     words = (
         'Top-1 accuracy on ImageNet under attack. Upright lines are Wilson 95 % intervals. An attack that fails '
         'proves no robustness.'

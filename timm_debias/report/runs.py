@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DebiasError
-from ..validation.results import read_results
+from ..validation.results import read_folders, read_results
 from ..validation.tables import mark_of
 from .svg import Look, look
 
@@ -35,12 +35,12 @@ class Run:
 
 
 def read_runs(folders: Sequence[str]) -> list[Run]:
-    """Return the results of each folder.
+    """Return the results of each folder, and of each model below a folder of `--models`.
 
     Raises:
         DebiasError: no results folder, or one that is given twice.
     """
-    paths = [Path(folder) for folder in folders]
+    paths = [path for folder in map(Path, folders) for path in read_folders(folder) or [folder]]
     resolved = Counter(path.resolve() for path in paths)
     for path in paths:
         if resolved[path.resolve()] > 1:

@@ -108,7 +108,7 @@ def pgd(
     Raises:
         DebiasError: as in `fgsm`, or steps, step_size or restarts out of range.
     """
-    images, labels = _check(images, labels, epsilon)
+    images, labels = check_input(images, labels, epsilon)
     if steps < 1 or restarts < 1 or not 0 <= step_size < float('inf'):
         raise DebiasError(
             f'PGD with {steps} steps of size {step_size:g} and {restarts} restarts; expected at least 1 step, a finite '
@@ -126,7 +126,7 @@ def pgd(
             moved = moved.clamp(centre - epsilon, centre + epsilon).clamp(0, 1)
         adversarial[right] = moved
         with torch.no_grad():
-            right = right[_logits(model, moved).argmax(dim=1) == label]
+            right = right[logits_of(model, moved).argmax(dim=1) == label]
         if not len(right):
             break
     return adversarial
@@ -134,7 +134,7 @@ def pgd(
 
 @torch.inference_mode(False)
 def _fgsm(model: Model, images: torch.Tensor, labels: torch.Tensor, epsilon: float, loss: Loss) -> torch.Tensor:
-    images, labels = _check(images, labels, epsilon)
+    images, labels = check_input(images, labels, epsilon)
     return (images + epsilon * _gradient(model, images, labels, loss).sign()).clamp(0, 1)
 
 
@@ -151,12 +151,17 @@ def _gradient(model: Model, images: torch.Tensor, labels: torch.Tensor, loss: Lo
     """Return the gradient [B, 3, H, W] of the loss with respect to the images alone."""
     images = images.detach().requires_grad_()
     with torch.autocast(images.device.type, enabled=False):
-        (gradient,) = torch.autograd.grad(loss(_logits(model, images), labels), images)
+        (gradient,) = torch.autograd.grad(loss(logits_of(model, images), labels), images)
     _check_finite(gradient, 'the gradients')
     return gradient
 
 
-def _logits(model: Model, images: torch.Tensor) -> torch.Tensor:
+def logits_of(model: Model, images: torch.Tensor) -> torch.Tensor:
+    """Return logits [B, classes], computed without autocast.
+
+    Raises:
+        DebiasError: logits that are not finite.
+    """
     with torch.autocast(images.device.type, enabled=False):
         logits = model(images)
     _check_finite(logits, 'the logits')
@@ -172,8 +177,12 @@ def _check_finite(values: torch.Tensor, what: str) -> None:
         )
 
 
-def _check(images: torch.Tensor, labels: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return images as float tensors and labels, both usable by autograd where they come from inference mode."""
+def check_input(images: torch.Tensor, labels: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images as float tensors and labels, both usable by autograd where they come from inference mode.
+
+    Raises:
+        DebiasError: images or epsilon outside [0, 1].
+    """
     if not 0 <= epsilon <= 1:
         raise DebiasError(f'epsilon is {epsilon:g}; expected a share of the pixel range [0, 1], such as 16/255')
     images = images.detach().to(torch.float64 if images.dtype == torch.float64 else torch.float32, copy=True)

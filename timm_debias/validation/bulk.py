@@ -13,7 +13,7 @@ from .config import ValidateConfig
 from .model import check_model
 from .model_lists import Entry, folder_names, list_entries, parse_shard
 from .ranks import agree, on_primary
-from .results import read_json, write_json
+from .results import has_parts, read_json, write_json
 from .selection import wanted_benchmarks
 from .suite import run_suite
 
@@ -55,7 +55,7 @@ def run_bulk(config: ValidateConfig, machine: Machine) -> list[dict[str, Any]]:
 
 
 def _check_folders(config: ValidateConfig, folders: list[Path]) -> None:
-    held = [folder for folder in folders if any((folder / 'parts').glob('**/*.json'))]
+    held = [folder for folder in folders if has_parts(folder)]
     if held and not config.suite.resume:
         raise DebiasError(
             f'{held[0]} holds results already; give --resume to go on with them, or another --results-dir'

@@ -46,11 +46,15 @@ class ValidateModelConfig:
     input_size: list[int] | None = flag(None, 'all input dimensions (C H W)', nargs=3, type=int, metavar='N')
     use_train_size: bool = flag(False, 'use the size of training where the model names another one for tests')
     crop_pct: float | None = flag(None, 'share of the image in the centre crop', type=float, metavar='N')
-    crop_mode: str | None = flag(None, 'crop mode: squash, border, center')
+    crop_mode: str | None = flag(None, 'crop mode', choices=['squash', 'border', 'center'])
     crop_border_pixels: int | None = flag(None, 'pixels to crop from the border', type=int)
     mean: list[float] | None = flag(None, 'mean pixel value of the data set', nargs='+', type=float)
     std: list[float] | None = flag(None, 'standard deviation of the data set', nargs='+', type=float)
-    interpolation: str = flag('', 'interpolation of image resizing', metavar='NAME')
+    interpolation: str = flag(
+        '',
+        'interpolation of image resizing',
+        choices=['nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos'],
+    )
     test_pool: bool = flag(False, 'pool at the size of training where the input is larger, and average the outputs')
     fuser: str = flag('', 'fuser of --torchscript', choices=['', 'te', 'old', 'legacy', 'nvfuser', 'nvf'])
     fast_norm: bool = flag(False, 'experimental fast normalisation layers')
@@ -97,11 +101,11 @@ class SuiteConfig:
         None, 'folder of a benchmark that lies elsewhere; repeatable', nargs='+', action='extend', metavar='NAME=PATH'
     )
     allow_partial: bool = flag(False, 'accept benchmarks of which classes or images are missing; the results say so')
-    subset: int | None = flag(
-        None,
-        'reduced imagenet-c, folder-c, -fgsm and -pgd: images of each folder, drawn by --seed',
-        type=int,
-        metavar='N',
+    subset: str = flag(
+        '',
+        'reduced imagenet-c, folder-c and attacks: a number of images of each folder, drawn by --seed, or a text file '
+        "that lists them, such as RobustBench's imagenet_test_image_ids.txt",
+        metavar='N|FILE',
     )
     on_error: str = flag('stop', 'what to do at an image that cannot be read', choices=['stop', 'skip'])
     results_dir: str = flag('', 'folder for the results, part by part, and for results.json, .csv and .md')

@@ -4,7 +4,6 @@ import argparse
 import csv
 import json
 import logging
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -27,15 +26,14 @@ from ..training.naflex import naflex_patch_size
 from .benchmarks import format_benchmarks
 from .bulk import run_bulk
 from .bulk_tables import format_models
-from .combinations import check_combinations
+from .checks import check_config
 from .config import ValidateConfig
 from .evaluate import evaluate, evaluate_conflict
 from .labels import AveragedMetrics, RealLabels, read_valid_labels
 from .many import names_many, validate_many
 from .memory import BatchTooLargeError, halve, is_out_of_memory
-from .model import autocast, build_model, check_model, pool_at_test, prepare_model, resolve_input
+from .model import autocast, build_model, pool_at_test, prepare_model, resolve_input
 from .ranks import agree
-from .selection import check_suite
 from .suite import run_suite
 from .tables import format_results
 
@@ -139,26 +137,6 @@ def config_from_args(args: argparse.Namespace) -> ValidateConfig:
     return ValidateConfig(**{field.name: config_from(hints[field.name], args) for field in fields(ValidateConfig)})
 
 
-def check_config(config: ValidateConfig) -> None:
-    """Raise `DebiasError` for the first flag that is wrong."""
-    if not config.suite.models and not names_many(config.model):
-        check_model(config.model)
-    for flag, path in (
-        ('--class-map', config.data.class_map),
-        ('--real-labels', config.data.real_labels),
-        ('--valid-labels', config.data.valid_labels),
-    ):
-        if path and not os.path.isfile(path):
-            raise DebiasError(f"{flag} '{path}': no such file")
-    if config.run.batch_size < 1:
-        raise DebiasError(f'--batch-size is {config.run.batch_size}; expected at least 1')
-    check_combinations(config)
-    folder = os.path.dirname(config.run.results_file)
-    if folder and not os.path.isdir(folder):
-        raise DebiasError(f"--results-file '{config.run.results_file}': no such folder")
-    check_suite(config)
-
-
 def validate(config: ValidateConfig) -> Results:
     """Return a row of results: timm's columns, and on `shapes_textures` the decisions on conflict images."""
     run, device = config.run, torch.device(config.run.device)
@@ -245,6 +223,12 @@ def _dataset(config: ValidateConfig, input_config: dict[str, Any], split: str, n
     names = class_names(dataset)
     if names is not None and len(names) > num_classes:
         raise DebiasError(f'the data has {len(names)} classes and the model {num_classes}: see --num-classes')
+    if names is not None and len(names) < num_classes and not data.class_map:
+        _logger.warning(
+            f'The data has {len(names)} classes and the model {num_classes}: they are taken for the first of the model '
+            'in the order of their names. If they are others, every figure is wrong: give --class-map, or for a part '
+            'of the classes of ImageNet see --list-benchmarks.'
+        )
     return dataset
 
 

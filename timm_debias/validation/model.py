@@ -51,13 +51,25 @@ def build_model(config: ValidateConfig) -> nn.Module:
         raise DebiasError(f'--model {options.model}: {reason} (give --checkpoint PATH for weights of yours)') from error
     if options.checkpoint:
         try:
+            if options.use_ema and not _has_average(options.checkpoint):
+                raise DebiasError('it holds no moving average; leave --use-ema out')
             load_checkpoint(model, options.checkpoint, options.use_ema)
+        except DebiasError as error:
+            raise DebiasError(f'--checkpoint {options.checkpoint}: {error}') from error
         except Exception as error:  # On garbage, the restricted unpickler raises almost anything.
             reason = ' '.join(str(error).split())[:300]
             raise DebiasError(
                 f'--checkpoint {options.checkpoint}: not weights of {options.model} ({reason})'
             ) from error
     return reparameterize_model(model) if options.reparam else model
+
+
+def _has_average(checkpoint: str) -> bool:
+    """Return whether a checkpoint holds weights for `--use-ema`; where it does not, timm would take the others."""
+    if checkpoint.endswith('.safetensors'):
+        return False
+    contents = torch.load(checkpoint, map_location='cpu', weights_only=True)
+    return any(contents.get(name) is not None for name in ('state_dict_ema', 'model_ema'))
 
 
 def resolve_input(config: ValidateConfig, model: nn.Module) -> dict[str, Any]:
@@ -83,7 +95,11 @@ def pool_at_test(
 
 
 def prepare_model(config: ValidateConfig, model: nn.Module) -> nn.Module:
-    """Return `model` as the flags want it to run: device, dtype, memory layout, compiled."""
+    """Return `model` as the flags want it to run: device, dtype, memory layout, compiled.
+
+    Raises:
+        DebiasError: a backend or a mode of compilation that torch does not have.
+    """
     run = config.run
     model = model.to(
         device=torch.device(run.device), dtype=getattr(torch, run.model_dtype) if run.model_dtype else None
@@ -92,7 +108,11 @@ def prepare_model(config: ValidateConfig, model: nn.Module) -> nn.Module:
         model = model.to(memory_format=torch.channels_last)
     if config.model.torchcompile:
         torch.compiler.reset()  # What was compiled for a model before only takes memory.
-        model = torch.compile(model, backend=config.model.torchcompile, mode=config.model.torchcompile_mode)  # type: ignore[assignment]
+        try:
+            model = torch.compile(model, backend=config.model.torchcompile, mode=config.model.torchcompile_mode)  # type: ignore[assignment]
+        except RuntimeError as error:
+            reason = ' '.join(str(error).split())
+            raise DebiasError(f'--torchcompile, --torchcompile-mode: {reason}') from error
     elif config.model.torchscript or config.model.aot_autograd:
         model = _compile(config.model, model)
     return nn.DataParallel(model, device_ids=list(range(run.num_gpu))) if run.num_gpu > 1 else model

@@ -10,6 +10,7 @@ from pathlib import Path
 from timm.models import get_pretrained_cfg, list_models
 from timm.utils import natural_key
 
+from ..checks import is_known_model
 from ..errors import DebiasError, did_you_mean
 
 _SUFFIXES = ('.pth.tar', '.pth', '.pt', '.safetensors', '.bin')
@@ -47,6 +48,8 @@ def list_entries(models: str, architecture: str, num_classes: Collection[int], f
         expected = f'checkpoints ({", ".join(_SUFFIXES)})'
     elif models != 'all' and path.is_file():
         entries = _read_list(path, flag)
+        if entries and not any(is_known_model(entry.model) for entry in entries):
+            raise DebiasError(f"{flag} {models}: no line names a model of timm; the first is '{entries[0].model[:80]}'")
         expected = 'lines of the form "model" or "model,checkpoint"'
     else:
         found = list_models('' if models == 'all' else models, pretrained=True)

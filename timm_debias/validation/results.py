@@ -30,10 +30,12 @@ class PartResults:
         if folder is None:
             return
         path = folder / 'run.json'
-        if not any((folder / 'parts').glob('**/*.json')):
+        if not has_parts(folder):
             write_json(path, identity)
         elif resume:
             _check_same(path, read_json(path), identity)
+            for half_written in (folder / 'parts').glob('**/.*.json'):  # By a run that was killed.
+                half_written.unlink()
         else:
             raise DebiasError(
                 f'--results-dir {folder} holds results already; give --resume to go on with them, or another folder'
@@ -64,19 +66,39 @@ class PartResults:
         return self._folder / 'parts' / f'{name}.json' if self._folder is not None else None
 
 
+def has_parts(folder: Path) -> bool:
+    """Return whether a results folder holds the result of a part."""
+    return any((folder / 'parts').glob('**/[!.]*.json'))  # A file that a killed run was writing begins with a dot.
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON object.
 
     Raises:
         DebiasError: a file that cannot be read or holds no JSON object.
     """
-    try:
-        value = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise DebiasError(f'{path}: no result of this program ({error}); remove it to measure again') from error
+    value = _read(path)
     if not isinstance(value, dict):
         raise DebiasError(f'{path}: no result of this program; remove it to measure again')
     return value
+
+
+def read_folders(folder: Path) -> list[Path]:
+    """Return the folders of the models that `--models` measured below a results folder; none for that of one model.
+
+    Raises:
+        DebiasError: results.json cannot be read.
+    """
+    path = folder / 'results.json'
+    models = _read(path) if path.is_file() else {}
+    return [folder / model['folder'] for model in models if 'error' not in model] if isinstance(models, list) else []
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise DebiasError(f'{path}: no result of this program ({error}); remove it to measure again') from error
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -91,6 +113,8 @@ def read_results(folder: Path) -> dict[str, Any]:
         if (folder / 'run.json').is_file():
             raise DebiasError(f'{folder} holds the results of an interrupted run; finish it with validate.py --resume')
         raise DebiasError(f'{folder} is no results folder: validate.py --benchmarks … --results-dir writes one')
+    if models := read_folders(folder):
+        raise DebiasError(f'{folder} holds the results of many models; give one of its folders, such as {models[0]}')
     results = read_json(folder / 'results.json')
     if 'benchmarks' not in results or 'weights' not in results:
         raise DebiasError(f'{folder / "results.json"} was not written by validate.py --benchmarks')

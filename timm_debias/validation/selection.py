@@ -1,63 +1,39 @@
 """Which benchmarks a run measures, and where their folders are."""
 
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import DebiasError, did_you_mean
 from .benchmarks import Benchmark, get_benchmark, list_benchmarks
 from .benchmarks.layout import find_folder
+from .benchmarks.subset import parse_subset
 from .config import SuiteConfig, ValidateConfig
 from .model_lists import parse_shard
-
-_OWN_DATA_ONLY = {
-    'real_labels': 'the benchmark imagenet-real has these labels',
-    'valid_labels': 'benchmarks of some classes choose among these by themselves',
-    'metrics_avg': 'each benchmark has measures of its own',
-    'tf_preprocessing': 'each benchmark has preprocessing of its own',
-    'naflex_loader': 'the benchmarks have images of one size',
-    'num_gpu': 'start with torchrun, which shares the images among the GPUs',
-    'test_pool': 'the crop is part of the protocol',
-    'torchscript': '--torchcompile goes with it',
-    'aot_autograd': '--torchcompile goes with it',
-}
-"""Flags of timm's validate.py that do not go with --benchmarks, and why."""
 
 
 def check_suite(config: ValidateConfig) -> None:
     """Raise `DebiasError` for the first flag of the suite that is wrong."""
     suite, model = config.suite, config.model
     if not suite.benchmarks:
-        given = [
-            field.name
-            for field in fields(SuiteConfig)
-            if getattr(suite, field.name) != getattr(SuiteConfig(), field.name)
-        ]
+        given = _given(suite)
         if given:
             raise DebiasError(
                 f'--{given[0].replace("_", "-")} is for the benchmarks of --benchmarks, and none is given; give '
                 '--benchmarks NAMES or all'
             )
         return
-    data, run = config.data, config.run
-    for flag, given_too in (('--data-dir', data.data_dir or data.data), ('--dataset', data.dataset)):
-        if given_too:
-            raise DebiasError(f'{flag} is for one data set of your own; --benchmarks looks below --data-root')
-    default = ValidateConfig(*(type(part)() for part in vars(config).values()))
-    for name, reason in _OWN_DATA_ONLY.items():
-        for part, plain in ((data, default.data), (run, default.run), (model, default.model)):
-            if getattr(part, name, None) != getattr(plain, name, None):
-                raise DebiasError(f'--{name.replace("_", "-")} is for one data set of your own: {reason}')
-    if run.results_file:
-        raise DebiasError('--results-file is for one data set of your own; --benchmarks writes to --results-dir')
     _check_models(config)
+    if suite.results_dir and Path(suite.results_dir).exists() and not Path(suite.results_dir).is_dir():
+        raise DebiasError(f"--results-dir '{suite.results_dir}' is a file; expected a folder")
     if suite.resume and not suite.results_dir:
         raise DebiasError('--resume goes on with the results in --results-dir, and none is given')
     if (model.input_size or [3])[0] != 3 or (model.in_chans or 3) != 3:
         raise DebiasError('--in-chans and --input-size: the benchmarks have RGB images, 3 channels')
     if suite.data_root and not Path(suite.data_root).is_dir():
         raise DebiasError(f"--data-root '{suite.data_root}': no such folder")
+    parse_subset(suite.subset, config.run.seed)
     for flag, value, least in (
-        ('--subset', suite.subset, 1),
         ('--pgd-steps', suite.pgd_steps, 1),
         ('--pgd-restarts', suite.pgd_restarts, 1),
         ('--pgd-step-size', suite.pgd_step_size, 0),
@@ -67,7 +43,43 @@ def check_suite(config: ValidateConfig) -> None:
     for epsilon in suite.epsilons or []:
         if not 0 <= epsilon <= 255:
             raise DebiasError(f'--epsilons: {epsilon:g} is no change of a pixel in units of 1/255; expected 0 to 255')
-    wanted_benchmarks(suite)
+        if (suite.epsilons or []).count(epsilon) > 1:
+            raise DebiasError(f'--epsilons names {epsilon:g} twice')
+    _check_flags(suite)
+    if suite.benchmarks != 'all':
+        _check_wanted(config)
+
+
+def _check_wanted(config: ValidateConfig) -> None:
+    """Raise `DebiasError` where a benchmark that is named cannot be measured, as far as is known without the model."""
+    suite, wanted = config.suite, wanted_benchmarks(config.suite)
+    placed = _placed_folders(suite)
+    unused = sorted(set(placed).difference(*(benchmark.needs for benchmark in wanted)))
+    if unused:
+        raise DebiasError(
+            f'--benchmark-dir places {", ".join(unused)}, and --benchmarks {suite.benchmarks} reads none of these'
+        )
+    for benchmark in wanted:
+        if config.model.num_classes is not None:
+            _check_classes(benchmark, config.model.num_classes)
+        _find_roots(suite, placed, benchmark)
+
+
+def _check_flags(suite: SuiteConfig) -> None:
+    """Raise `DebiasError` for a flag that none of the benchmarks heeds."""
+    wanted = {flag for benchmark in wanted_benchmarks(suite) for flag in benchmark.flags}
+    for flag in _given(suite):
+        heeding = [name for name in list_benchmarks() if flag in get_benchmark(name).flags]
+        if heeding and flag not in wanted:
+            raise DebiasError(
+                f'--{flag.replace("_", "-")} is for {", ".join(heeding)}; --benchmarks {suite.benchmarks} has none of '
+                'these'
+            )
+
+
+def _given(suite: SuiteConfig) -> list[str]:
+    """Return the fields that differ from their default."""
+    return [field.name for field in fields(suite) if getattr(suite, field.name) != getattr(SuiteConfig(), field.name)]
 
 
 def _check_models(config: ValidateConfig) -> None:
@@ -94,7 +106,10 @@ def wanted_benchmarks(suite: SuiteConfig) -> list[Benchmark]:
     if suite.benchmarks == 'all':
         benchmarks = [get_benchmark(name) for name in list_benchmarks()]
         return [benchmark for benchmark in benchmarks if benchmark.num_classes is not None]
-    return [get_benchmark(name.strip()) for name in suite.benchmarks.split(',')]
+    names = [name.strip() for name in suite.benchmarks.split(',')]
+    if 'all' in names:
+        raise DebiasError(f"--benchmarks {suite.benchmarks}: 'all' stands alone")
+    return [get_benchmark(name) for name in names]
 
 
 def select(suite: SuiteConfig, num_classes: int) -> tuple[dict[Benchmark, dict[str, Path]], dict[str, str]]:
@@ -114,13 +129,17 @@ def select(suite: SuiteConfig, num_classes: int) -> tuple[dict[Benchmark, dict[s
     for benchmark in sorted(wanted_benchmarks(suite), key=lambda benchmark: benchmark.name):
         try:
             _check_classes(benchmark, num_classes)
-            selected[benchmark] = {name: _find_root(suite, placed, benchmark, name) for name in benchmark.needs}
+            selected[benchmark] = _find_roots(suite, placed, benchmark)
         except DebiasError as error:
             if not every:
                 raise
             absent[benchmark.name] = str(error).partition(': ')[2].partition(';')[0]
     if not selected:
-        raise DebiasError(f'no benchmark to measure: {"; ".join(f"{name}: {why}" for name, why in absent.items())}')
+        names = {why: [name for name in absent if absent[name] == why] for why in absent.values()}
+        reasons = '; '.join(f'{why} ({", ".join(group)})' for why, group in names.items())
+        raise DebiasError(
+            f'no benchmark to measure: {reasons}; for class folders of your own, give --data-dir without --benchmarks'
+        )
     return selected, absent
 
 
@@ -150,6 +169,16 @@ def _check_classes(benchmark: Benchmark, num_classes: int) -> None:
         f'{benchmark.name}: made for models of {benchmark.num_classes:,} classes, this one has {num_classes:,}; '
         f'{advice}; for class folders of your own, see the benchmark folder, or give --data-dir without --benchmarks'
     )
+
+
+def _find_roots(suite: SuiteConfig, placed: dict[str, Path], benchmark: Benchmark) -> dict[str, Path]:
+    """Return the folders that a benchmark reads, and check that the package it needs is there."""
+    if benchmark.package and find_spec(benchmark.package) is None:
+        raise DebiasError(
+            f'{benchmark.name}: the package {benchmark.package} is not installed (pip install '
+            f"'timm-debias[{benchmark.extra}]')"
+        )
+    return {name: _find_root(suite, placed, benchmark, name) for name in benchmark.needs}
 
 
 def _find_root(suite: SuiteConfig, placed: dict[str, Path], benchmark: Benchmark, name: str) -> Path:

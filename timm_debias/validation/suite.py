@@ -185,12 +185,16 @@ def _collect(
     for item in measured:
         name, parts = item.benchmark.name, item.contents.parts
         states = {part.name: results[part.name]['state'] for part in parts}
-        # A figure of a complete benchmark must not rest on another that is not.
-        others = {key: value for key, value in summaries.items() if key in complete or item.contents.partial}
+        # A figure of a complete benchmark must not rest on another that is not, nor one of a subset on all images.
+        others = {
+            key: value
+            for key, value in summaries.items()
+            if not item.contents.subset and (key in complete or item.contents.partial)
+        }
         summaries[name] = item.benchmark.summarize(states, others)
         benchmarks[name] = _entry(item, summaries[name], [results[part.name] for part in parts])
-        mark = f'_subset{item.contents.subset}' if item.contents.subset else ''
-        mark += '_partial' if item.contents.partial else ''
+        subset = item.contents.subset
+        mark = (f'_{subset.column}' if subset else '') + ('_partial' if item.contents.partial else '')
         headline |= {f'{name}_{key}{mark}': value for key, value in summaries[name].headline.items()}
     row: dict[str, Any] = {'model': header['model']}
     for key in ('top1', 'top5'):
@@ -207,7 +211,7 @@ def _entry(item: Measured, summary: Summary, results: Sequence[dict[str, Any]]) 
     return {
         'protocol': item.protocol,
         'partial': item.contents.partial,
-        'subset': item.contents.subset,
+        'subset': item.contents.subset.words if item.contents.subset else None,
         'images': sum(result['images'] for result in results),
         'skipped': skipped,
         'batch_sizes': sorted({result['batch_size'] for result in results}),

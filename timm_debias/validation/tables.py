@@ -63,7 +63,7 @@ def format_results(results: Mapping[str, Any]) -> str:
 
 def mark_of(entry: Mapping[str, Any]) -> str:
     """Return what to say beside the figures of a benchmark that was not measured as a whole, else an empty text."""
-    marks = [f'subset of {entry["subset"]:,}'] if entry['subset'] else []
+    marks = [entry['subset']] if entry['subset'] else []
     marks += ['partial'] if entry['partial'] else []
     marks += [f'{len(entry["skipped"])} skipped'] if entry['skipped'] else []
     return ', '.join(marks)

@@ -2,6 +2,7 @@
 
 from . import (  # noqa: F401 (importing a module registers its benchmarks)
     attacks,
+    autoattack,
     cue_conflict,
     folder,
     folder_made,

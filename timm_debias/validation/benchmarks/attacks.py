@@ -1,5 +1,6 @@
 """Adversarial attacks on ImageNet's validation images."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,12 @@ from ..scores import State, TopK
 from .base import Attack, Benchmark, Contents, Part, Setting, Summary
 from .classes import imagenet_classes
 from .imagenet import summarize_top_k
-from .layout import Listing, read_class_folders, subset_note
+from .layout import Listing, read_class_folders
 from .registry import register_benchmark
+from .subset import SubsetReader
 
 _IMAGES = 50_000
-_SPACE = (
+SPACE = (
     'in pixel space [0, 1] after the crop, normalisation in the model, true classes, float32; epsilon in units of '
     '1/255; an attack that fails proves no robustness'
 )
@@ -29,13 +31,12 @@ class AttackBenchmark(Benchmark):
     layout = 'that of imagenet'
     num_images: ClassVar[int | None] = _IMAGES
     metric = 'top-1 under attack, by epsilon'
+    flags: ClassVar[tuple[str, ...]] = ('subset', 'epsilons')
     default_epsilons: ClassVar[tuple[float, ...]] = (16.0,)
-    reducible: ClassVar[bool] = False
-    """Whether `--subset` applies."""
 
+    @abstractmethod
     def attack(self, epsilon: float, setting: Setting) -> Attack:
         """Return the attack with `epsilon` in units of 1/255."""
-        raise NotImplementedError
 
     def cost(self, setting: Setting) -> float:
         """Return the time of an image in forward passes: a gradient counts as three, the final decision as one."""
@@ -44,7 +45,8 @@ class AttackBenchmark(Benchmark):
 
     def contents(self, roots: Mapping[str, Path], setting: Setting) -> Contents:
         """Return a part for each epsilon."""
-        listing = self.listing(roots, setting)
+        reader = SubsetReader(setting)
+        listing = reader.reduce(self.listing(roots, setting, reader.allow_partial), self.name)
         images, targets = listing.images(), listing.targets()
         parts = [
             Part(
@@ -52,15 +54,12 @@ class AttackBenchmark(Benchmark):
             )
             for epsilon in setting.suite.epsilons or self.default_epsilons
         ]
-        subset = setting.suite.subset if self.reducible else None
-        notes = [] if subset is None else [subset_note(subset, setting.seed)]
-        return Contents(parts, listing.partial, subset, notes)
+        return Contents(parts, listing.partial, reader.subset, reader.notes)
 
-    def listing(self, roots: Mapping[str, Path], setting: Setting) -> Listing:
-        """Return the images to attack."""
-        return read_class_folders(
-            roots['imagenet'], imagenet_classes(), _IMAGES, self.name, setting.suite.allow_partial
-        )
+    def listing(self, roots: Mapping[str, Path], setting: Setting, allow_partial: bool) -> Listing:
+        """Return the images to attack, before `--subset`; some may be missing with `allow_partial`."""
+        del setting
+        return read_class_folders(roots['imagenet'], imagenet_classes(), _IMAGES, self.name, allow_partial)
 
     def summarize(self, states: Mapping[str, State], measured: Mapping[str, Summary]) -> Summary:
         """Return a curve of accuracies by epsilon."""
@@ -89,7 +88,7 @@ class Fgsm(AttackBenchmark):
     def protocol(self, setting: Setting) -> str:
         """Return the protocol."""
         del setting
-        return f'FGSM on the cross-entropy, no random start, {_SPACE}'
+        return f'FGSM on the cross-entropy, no random start, {SPACE}'
 
 
 @register_benchmark
@@ -107,7 +106,7 @@ class FgsmRef(AttackBenchmark):
     def protocol(self, setting: Setting) -> str:
         """Return the protocol."""
         del setting
-        return f'FGSM on the negative logit of the class, as the reference implementation has it, {_SPACE}'
+        return f'FGSM on the negative logit of the class, as the reference implementation has it, {SPACE}'
 
 
 @register_benchmark
@@ -116,6 +115,7 @@ class Pgd(AttackBenchmark):
 
     name = 'pgd'
     source = 'Madry et al., ICLR 2018'
+    flags = (*AttackBenchmark.flags, 'pgd_steps', 'pgd_step_size', 'pgd_restarts')
     default_epsilons = (4.0,)
 
     def attack(self, epsilon: float, setting: Setting) -> Attack:
@@ -140,7 +140,7 @@ class Pgd(AttackBenchmark):
         size = '2.5 · epsilon / steps' if suite.pgd_step_size is None else f'{suite.pgd_step_size:g}/255'
         return (
             f'PGD on the cross-entropy, {suite.pgd_steps} steps of size {size}, random starts: {suite.pgd_restarts} '
-            f'(seed {setting.seed}, draws of its own for each image), {_SPACE}'
+            f'(seed {setting.seed}, draws of its own for each image), {SPACE}'
         )
 
 

@@ -8,13 +8,12 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from PIL import Image
+from torch import nn
 
 from ..config import SuiteConfig
 from ..scores import Score, State
 
-Attack = Callable[
-    [Callable[[torch.Tensor], torch.Tensor], torch.Tensor, torch.Tensor, Sequence[torch.Generator]], torch.Tensor
-]
+Attack = Callable[[nn.Module, torch.Tensor, torch.Tensor, Sequence[torch.Generator]], torch.Tensor]
 """From a model of images in [0, 1], images, labels and random numbers for each image to perturbed images."""
 
 
@@ -65,6 +64,25 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Subset:
+    """Which of the validation images are measured, as `--subset` says."""
+
+    number: int
+
+    files: frozenset[str] | None
+    """Their paths below a folder of class folders, with forward slashes; None where they are to be drawn."""
+
+    column: str
+    """What to add to the names of columns."""
+
+    words: str
+    """What to say beside figures."""
+
+    origin: str
+    """Where the choice is from, for the protocol."""
+
+
+@dataclass(frozen=True)
 class Contents:
     """What there is to measure."""
 
@@ -72,8 +90,8 @@ class Contents:
     partial: bool = False
     """Whether images or classes of the official benchmark are missing."""
 
-    subset: int | None = None
-    """Number of images of each part where only some were drawn, as asked for."""
+    subset: Subset | None = None
+    """Which images of each part these are, where `--subset` asked for some."""
 
     notes: list[str] = field(default_factory=list)
     """Sentences on the data that belong to the protocol."""
@@ -118,6 +136,14 @@ class Benchmark(ABC):
 
     image_size: ClassVar[int | None] = None
     """Size at which the images were published and are given to the model as they are; None: the model's transform."""
+
+    flags: ClassVar[tuple[str, ...]] = ()
+    """Fields of `SuiteConfig` that only this and some other benchmarks heed."""
+
+    package: ClassVar[str] = ''
+    """Module that it needs and timm-debias does not install by itself, but as the extra `extra`."""
+
+    extra: ClassVar[str] = ''
 
     @abstractmethod
     def contents(self, roots: Mapping[str, Path], setting: Setting) -> Contents:

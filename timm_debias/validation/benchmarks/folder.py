@@ -8,7 +8,7 @@ from ...metrics import balanced_accuracy
 from ..scores import ClassAccuracy, State, share
 from .attacks import AttackBenchmark, Fgsm, Pgd
 from .base import Benchmark, Contents, Part, Setting, Summary
-from .layout import Listing, draw_subset, read_own_folders
+from .layout import Listing, read_own_folders
 from .registry import register_benchmark
 
 LAYOUT = '`<class>/*`, the folder of `--benchmark-dir folder=PATH`'
@@ -64,15 +64,11 @@ class FolderAttack(AttackBenchmark):
     layout = 'that of folder'
     num_images = None
     num_classes = None
-    reducible = True
 
-    def listing(self, roots: Mapping[str, Path], setting: Setting) -> Listing:
-        """Return the images to attack."""
-        listing = read_own_folders(roots['folder'], setting.num_classes, self.name)
-        if setting.suite.subset is None:
-            return listing
-        chosen = draw_subset(listing, setting.suite.subset, setting.seed)
-        return listing.keep(lambda file, _: file in chosen)
+    def listing(self, roots: Mapping[str, Path], setting: Setting, allow_partial: bool) -> Listing:
+        """Return the images to attack; there is no official number of them."""
+        del allow_partial
+        return read_own_folders(roots['folder'], setting.num_classes, self.name)
 
 
 @register_benchmark

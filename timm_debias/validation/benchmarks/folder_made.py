@@ -19,13 +19,11 @@ from .folder import SOURCE, summarize_classes
 from .layout import (
     FolderImages,
     check_sizes,
-    draw_subset,
     list_images,
     read_own_folders,
-    reduce_to,
-    subset_note,
 )
 from .registry import register_benchmark
+from .subset import SubsetReader
 
 
 class MadeBenchmark(Benchmark):
@@ -54,26 +52,24 @@ class FolderC(MadeBenchmark):
     needs = ('folder-c',)
     layout = 'what `make-benchmark corrupted` makes'
     metric = 'error by corruption and severity, mean error'
+    flags = ('subset',)
     kind = 'corrupted'
 
     def contents(self, roots: Mapping[str, Path], setting: Setting) -> Contents:
         """Return a part for each corruption and severity."""
         root, manifest, size = self.read(roots)
-        subset = setting.suite.subset
-        chosen: set[str] | None = None
-        parts = []
+        reader = SubsetReader(setting)
+        parts, partial = [], False
         for corruption in manifest['parameters']['corruptions']:
             for severity in range(1, SEVERITIES + 1):
                 part_name = f'{self.name}/{corruption}/{severity}'
                 listing = read_own_folders(root / corruption / str(severity), setting.num_classes, part_name)
-                if subset is not None:
-                    chosen = chosen or draw_subset(listing, subset, setting.seed)
-                    listing = reduce_to(listing, chosen, part_name)
+                listing = reader.reduce(listing, part_name)
+                partial |= listing.partial
                 images = listing.images()
                 check_sizes(images, size, part_name)
                 parts.append(Part(part_name, images, listing.targets(), TopK))
-        notes = [] if subset is None else [subset_note(subset, setting.seed)]
-        return Contents(parts, subset=subset, notes=notes, image_size=size)
+        return Contents(parts, partial, reader.subset, reader.notes, image_size=size)
 
     def protocol(self, setting: Setting) -> str:
         """Return the protocol."""

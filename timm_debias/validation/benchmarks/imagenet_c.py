@@ -17,8 +17,9 @@ from ...metrics import (
 from ..scores import State, TopK, share
 from .base import Benchmark, Contents, Part, Setting, Summary
 from .classes import imagenet_classes
-from .layout import check_sizes, draw_subset, read_class_folders, reduce_to, subset_note
+from .layout import check_sizes, read_class_folders
 from .registry import register_benchmark
+from .subset import SubsetReader
 
 _IMAGES_OF_FOLDER = 50_000
 _CORRUPTIONS = (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS)
@@ -36,28 +37,28 @@ class ImageNetC(Benchmark):
     metric = 'mCE, relative mCE, mean error'
     source = 'Hendrycks & Dietterich, ICLR 2019'
     image_size = 224
+    flags = ('subset',)
 
     def contents(self, roots: Mapping[str, Path], setting: Setting) -> Contents:
         """Return a part for each corruption and severity; the extra corruptions are measured where they are there."""
-        root, suite = roots[self.name], setting.suite
-        folders, partial = self._folders(root, suite.allow_partial)
-        chosen: set[str] | None = None
-        parts, notes = [], []
+        root, reader = roots[self.name], SubsetReader(setting)
+        folders, partial = self._folders(root, setting.suite.allow_partial)
+        parts = []
         for corruption, severity in folders:
             part_name = f'{self.name}/{corruption}/{severity}'
             listing = read_class_folders(
-                root / corruption / str(severity), imagenet_classes(), _IMAGES_OF_FOLDER, part_name, suite.allow_partial
+                root / corruption / str(severity),
+                imagenet_classes(),
+                _IMAGES_OF_FOLDER,
+                part_name,
+                reader.allow_partial,
             )
-            if suite.subset is not None:
-                chosen = chosen or draw_subset(listing, suite.subset, setting.seed)
-                listing = reduce_to(listing, chosen, part_name)
+            listing = reader.reduce(listing, part_name)
             images = listing.images()
             check_sizes(images, 224, part_name)
             parts.append(Part(part_name, images, listing.targets(), TopK))
             partial |= listing.partial
-        if suite.subset is not None:
-            notes.append(subset_note(suite.subset, setting.seed))
-        return Contents(parts, partial, suite.subset, notes)
+        return Contents(parts, partial, reader.subset, reader.notes)
 
     def protocol(self, setting: Setting) -> str:
         """Return the protocol."""
@@ -106,7 +107,10 @@ class ImageNetC(Benchmark):
                 clean = 1 - measured['imagenet'].metrics['top1'] / 100
                 metrics['relative_mce'] = relative_corruption_error(main, clean)
             else:
-                notes.append('no relative mCE: it needs the error on imagenet, complete and measured in the same run')
+                notes.append(
+                    'no relative mCE: it needs the error on imagenet, complete and of the same images, measured in the '
+                    'same run'
+                )
         else:
             missing = [corruption for corruption in ALEXNET_ERRORS if corruption not in main]
             notes.append(f'no mCE and no mean error: {", ".join(missing)} missing or without all five severities')

@@ -84,40 +84,6 @@ class Listing:
         return torch.tensor([target for _, _, target in self.files])
 
 
-def draw_subset(listing: Listing, number: int, seed: int) -> set[str]:
-    """Return the paths of a number of images, the same whatever order the disk gives them in.
-
-    Raises:
-        DebiasError: more than there are.
-    """
-    if number > len(listing.files):
-        raise DebiasError(f'--subset {number}: {listing.root} has {len(listing.files)} images')
-    chosen = np.random.default_rng(seed).choice(len(listing.files), number, replace=False)
-    return {listing.files[index][0] for index in chosen}
-
-
-def reduce_to(listing: Listing, chosen: set[str], what: str) -> Listing:
-    """Return the listing of the images that `draw_subset` drew from another folder of the same images.
-
-    Raises:
-        DebiasError: some of them are missing.
-    """
-    reduced = listing.keep(lambda file, _: file in chosen)
-    if len(reduced.files) != len(chosen):
-        raise DebiasError(
-            f'{what}: {listing.root} lacks {len(chosen) - len(reduced.files)} of the {len(chosen)} images of --subset '
-            'that the first folder has'
-        )
-    return reduced
-
-
-def subset_note(number: int, seed: int) -> str:
-    """Return what to say of a benchmark that was measured on a subset."""
-    return (
-        f'reduced: the same {number:,} images of each folder, drawn with seed {seed}, which is not the benchmark itself'
-    )
-
-
 def read_own_folders(root: Path, num_classes: int, what: str) -> Listing:
     """List the images of a user's own class folders: the classes of the model are the folders, sorted by name.
 

@@ -1,0 +1,103 @@
+"""Refuses, before any work is done, flags that cannot be meant; those of benchmarks are checked in `selection`."""
+
+import os
+from dataclasses import fields
+
+from ..errors import DebiasError
+from .combinations import check_combinations
+from .config import ValidateConfig, ValidateDataConfig
+from .many import names_many
+from .model import check_model
+from .selection import check_suite
+
+_MAX_SEED = 2**32 - 1
+"""NumPy takes no larger one."""
+
+
+_OWN_DATA_ONLY = {
+    'real_labels': 'the benchmark imagenet-real has these labels',
+    'valid_labels': 'benchmarks of some classes choose among these by themselves',
+    'metrics_avg': 'each benchmark has measures of its own',
+    'tf_preprocessing': 'each benchmark has preprocessing of its own',
+    'naflex_loader': 'the benchmarks have images of one size',
+    'num_gpu': 'start with torchrun, which shares the images among the GPUs',
+    'test_pool': 'the crop is part of the protocol',
+    'torchscript': '--torchcompile goes with it',
+    'aot_autograd': '--torchcompile goes with it',
+}
+"""Flags of timm's validate.py that do not go with --benchmarks, and why."""
+
+
+def check_config(config: ValidateConfig) -> None:
+    """Raise `DebiasError` for the first flag that is wrong or would have no effect."""
+    if not config.suite.models and not names_many(config.model):
+        check_model(config.model)
+    _check_numbers(config)
+    run = config.run
+    for flag, path in (
+        ('--class-map', config.data.class_map),
+        ('--real-labels', config.data.real_labels),
+        ('--valid-labels', config.data.valid_labels),
+    ):
+        if path and not os.path.isfile(path):
+            raise DebiasError(f"{flag} '{path}': no such file")
+    check_combinations(config)
+    if run.amp_dtype != 'float16' and not run.amp:
+        raise DebiasError('--amp-dtype is the precision of --amp, which is not given')
+    if config.model.torchcompile_mode is not None and config.model.torchcompile is None:
+        raise DebiasError('--torchcompile-mode is the mode of --torchcompile, which is not given')
+    if config.suite.benchmarks:
+        _check_no_data_flags(config)
+    else:
+        folder = os.path.dirname(run.results_file)
+        if folder and not os.path.isdir(folder):
+            raise DebiasError(f"--results-file '{run.results_file}': no such folder")
+        if run.results_format != 'csv' and not run.results_file:
+            raise DebiasError('--results-format is the format of --results-file, which is not given')
+    check_suite(config)
+
+
+def _check_numbers(config: ValidateConfig) -> None:
+    model, run = config.model, config.run
+    at_least = {
+        '--batch-size': (run.batch_size, 1),
+        '--workers': (run.workers, 0),
+        '--log-freq': (run.log_freq, 0),
+        '--img-size': (model.img_size, 1),
+        '--num-classes': (model.num_classes, 1),
+        '--crop-border-pixels': (model.crop_border_pixels, 0),
+    }
+    for name, (number, least) in at_least.items():
+        if number is not None and number < least:
+            raise DebiasError(f'{name} is {number}; expected at least {least}')
+    if model.crop_pct is not None and not 0 < model.crop_pct <= 1:
+        raise DebiasError(f'--crop-pct is {model.crop_pct:g}; expected a share of the image above 0, 1 at most')
+    channels = model.in_chans or (model.input_size or [3])[0]
+    for name, values in (('--mean', model.mean), ('--std', model.std)):
+        if values is not None and len(values) not in (1, channels):
+            raise DebiasError(f'{name} has {len(values)} values; expected 1, or {channels} for as many channels')
+    if not 0 <= run.seed <= _MAX_SEED:
+        raise DebiasError(f'--seed is {run.seed}; expected 0 to {_MAX_SEED}')
+
+
+def _check_no_data_flags(config: ValidateConfig) -> None:
+    """Raise `DebiasError` for a flag of a data set of one's own."""
+    default = ValidateConfig(*(type(part)() for part in vars(config).values()))
+    for name, reason in _OWN_DATA_ONLY.items():
+        for part, plain in ((config.data, default.data), (config.run, default.run), (config.model, default.model)):
+            if getattr(part, name, None) != getattr(plain, name, None):
+                raise DebiasError(f'--{name.replace("_", "-")} is for one data set of your own: {reason}')
+    given = [
+        field.name
+        for field in fields(ValidateDataConfig)
+        if getattr(config.data, field.name) != getattr(ValidateDataConfig(), field.name)
+    ]
+    if given:
+        name = {'data': 'data-dir'}.get(given[0], given[0].replace('_', '-'))
+        raise DebiasError(f'--{name} is for one data set of your own; --benchmarks looks below --data-root')
+    if config.run.results_file or config.run.results_format != 'csv':
+        raise DebiasError(
+            '--results-file and --results-format are for one data set of your own; --benchmarks writes to --results-dir'
+        )
+    if config.run.no_prefetcher:
+        raise DebiasError('--no-prefetcher is for one data set of your own; --benchmarks has a loader without one')
