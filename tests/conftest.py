@@ -1,11 +1,13 @@
 """What the tests share."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from miniatures import SUITE_FLAGS, build_miniatures, build_model
+from training_runs import build_images, train_command
 
 from timm_debias.cli import main
 from timm_debias.stylizers import Stylizer
@@ -77,3 +79,17 @@ def suite(miniatures, suite_checkpoint):
         return main(['validate', *map(str, arguments)])
 
     return run
+
+
+@pytest.fixture(scope='session')
+def training_images(tmp_path_factory) -> Path:
+    """The image folder of tiny training runs."""
+    root = tmp_path_factory.mktemp('training_images')
+    build_images(root)
+    return root
+
+
+@pytest.fixture(name='train_command')
+def train_command_fixture(training_images):
+    """Returns the command of a tiny training run into a folder, with further flags."""
+    return partial(train_command, training_images)
