@@ -1,6 +1,7 @@
 """What the tests share."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from corruption_pictures import draw_photo
 from miniatures import SUITE_FLAGS, build_miniatures, build_model
+from training_runs import build_images, train_command
 
 from timm_debias.cli import main
 from timm_debias.stylizers import Stylizer
@@ -93,3 +95,17 @@ def suite(miniatures, suite_checkpoint):
         return main(['validate', *map(str, arguments)])
 
     return run
+
+
+@pytest.fixture(scope='session')
+def training_images(tmp_path_factory) -> Path:
+    """The image folder of tiny training runs."""
+    root = tmp_path_factory.mktemp('training_images')
+    build_images(root)
+    return root
+
+
+@pytest.fixture(name='train_command')
+def train_command_fixture(training_images):
+    """Returns the command of a tiny training run into a folder, with further flags."""
+    return partial(train_command, training_images)

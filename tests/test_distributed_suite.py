@@ -1,10 +1,8 @@
 """`validate.py --benchmarks` in several processes: the figures of one, errors of one known to all."""
 
 import json
-import multiprocessing
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,36 +11,13 @@ import pytest
 import timm
 import torch
 from miniatures import SUITE_FLAGS
+from processes import launch
 
 from timm_debias.cli import main
+from timm_debias.ranks import agree, gather, on_primary
 from timm_debias.training.machine import init_machine
 from timm_debias.validation import measure
 from timm_debias.validation.memory import BatchTooLargeError
-from timm_debias.validation.ranks import agree, gather, on_primary
-
-
-def launch(target, world_size: int, folder: Path) -> list[tuple[int, str, str]]:
-    """Run `target` in processes as torchrun would; returns exit code, standard output and error of each."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    folder.mkdir()
-
-    def work(rank):
-        place = {'RANK': rank, 'LOCAL_RANK': rank, 'WORLD_SIZE': world_size, 'MASTER_ADDR': '127.0.0.1'}
-        os.environ.update({name: str(value) for name, value in {**place, 'MASTER_PORT': port}.items()})
-        sys.stdout, sys.stderr = ((folder / f'{name}{rank}').open('w') for name in ('out', 'err'))
-        sys.exit(target())
-
-    processes = [multiprocessing.get_context('fork').Process(target=work, args=(rank,)) for rank in range(world_size)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=300)
-    return [
-        (process.exitcode, (folder / f'out{rank}').read_text(), (folder / f'err{rank}').read_text())
-        for rank, process in enumerate(processes)
-    ]
 
 
 @pytest.fixture

@@ -1,12 +1,14 @@
 """A crash while writing leaves the old file."""
 
+import multiprocessing
 import os
+import signal
 import stat
 
 import pytest
 
 from timm_debias.errors import DebiasError
-from timm_debias.files import atomic_path, write_output, write_text
+from timm_debias.files import atomic_path, remove_leftovers, sync_folder, write_output, write_text
 
 
 def test_replaces_the_file_with_the_usual_rights(tmp_path):
@@ -45,3 +47,27 @@ def test_suffix_is_kept(tmp_path):
     with atomic_path(tmp_path / 'a.png') as temporary:
         assert temporary.suffix == '.png'
         temporary.write_bytes(b'x')
+
+
+def test_leftovers_of_a_killed_process(tmp_path):
+    """A process that dies while it writes leaves a hidden file, which the next one removes, and nothing else."""
+
+    def die() -> None:
+        with atomic_path(tmp_path / 'deep' / 'a.pth.tar') as temporary:
+            temporary.write_text('half')
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context('fork').Process(target=die)
+    process.start()
+    process.join()
+    for name in ('.gitignore', '.a-b.tar', 'partial.txt', 'a.partial.tar'):
+        (tmp_path / 'deep' / name).touch()
+    assert len(list((tmp_path / 'deep').iterdir())) == 5
+    remove_leftovers(tmp_path)
+    assert {path.name for path in (tmp_path / 'deep').iterdir()} == {
+        '.gitignore',
+        '.a-b.tar',
+        'partial.txt',
+        'a.partial.tar',
+    }
+    sync_folder(tmp_path)

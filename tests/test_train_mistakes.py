@@ -28,7 +28,7 @@ def folder(tmp_path):
 @pytest.fixture
 def refused(capsys, tmp_path, monkeypatch):
     """Run train.py, expect a refusal that contains each of `parts`, and nothing trained."""
-    monkeypatch.setattr('timm_debias.training.train.train_one_epoch', lambda *_: pytest.fail('training has started'))
+    monkeypatch.setattr('timm_debias.training.epochs.train_one_epoch', lambda *_: pytest.fail('training has started'))
 
     def check(argv, *parts):
         assert main(['train', '--output', str(tmp_path / 'output'), *map(str, argv)]) == 2

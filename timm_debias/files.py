@@ -8,6 +8,8 @@ from pathlib import Path
 
 from .errors import DebiasError
 
+_PARTIAL = '.partial'
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
@@ -18,7 +20,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.stem}-', suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f'.{path.stem}-', suffix=f'{_PARTIAL}{path.suffix}', dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -29,6 +31,26 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: str | os.PathLike) -> None:
+    """Wait until the names in `folder` are on the disk, where the system can tell."""
+    if not hasattr(os, 'O_DIRECTORY'):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Remove from `folder`, and below, what killed processes have left of files that `atomic_path` was writing.
+
+    No process must be writing there now.
+    """
+    for leftover in Path(folder).rglob(f'.*{_PARTIAL}*'):
+        leftover.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

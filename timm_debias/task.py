@@ -13,6 +13,7 @@ from torch import nn
 from .aux_bn import aux_bn_branch, convert_aux_bn, split_aux_state
 from .clean_augment import CleanAugment
 from .errors import DebiasError
+from .global_mix import GlobalMix
 from .loss import DualTargetLoss
 from .mix import ShapeTextureMix, StyleBankMix
 from .multi_grid import MultiGrid
@@ -185,6 +186,7 @@ def create_debias_task(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     generator: torch.Generator | None = None,
+    global_partners: bool = False,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     verbose: bool = True,
@@ -207,6 +209,7 @@ def create_debias_task(
         mean: Normalisation of the loader; the model's `pretrained_cfg` where None, else ImageNet's.
         std: As `mean`.
         generator: CPU source of the partners; torch's global one where None.
+        global_partners: Draw the partners from the batches of all processes (`GlobalMix`).
         device: Where the step runs; that of the model's parameters where None.
         dtype: Passed to timm's task.
         verbose: Log what is set up.
@@ -226,7 +229,8 @@ def create_debias_task(
     if style_bank is not None:
         mix = StyleBankMix(style_bank, alpha, generator)
     else:
-        mix = ShapeTextureMix(_resolve_stylizer(stylizer, stylizer_weights), alpha, generator)
+        kind = GlobalMix if global_partners else ShapeTextureMix
+        mix = kind(_resolve_stylizer(stylizer, stylizer_weights), alpha, generator)
     cfg = getattr(model, 'pretrained_cfg', None) or {}
     normalize = Normalize(
         mean if mean is not None else cfg.get('mean', IMAGENET_DEFAULT_MEAN),

@@ -1,5 +1,7 @@
 """What every stylizer offers, and the arithmetic of adaptive instance normalisation."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -61,10 +63,22 @@ class Stylizer(nn.Module):
             permutation: [B] integer tensor: image i gets the texture of image permutation[i].
             alpha: Strength in [0, 1].
         """
+        return self.mix_by(images, lambda styles: styles[permutation], alpha)
+
+    def mix_by(
+        self, images: torch.Tensor, pick: Callable[[torch.Tensor], torch.Tensor], alpha: float = 1.0
+    ) -> torch.Tensor:
+        """Return `images` with the styles that `pick` chooses of them, or takes from elsewhere.
+
+        Args:
+            images: [B, 3, H, W].
+            pick: Called with each tensor [B, …] of the images' styles; returns that of the wanted styles, [B, …].
+            alpha: Strength in [0, 1].
+        """
         _check_images(images, 'images')
         _check_alpha(alpha)
         features = self.encode(images)
-        style = tuple(tensor[permutation] for tensor in self.style(features))
+        style = tuple(pick(tensor) for tensor in self.style(features))
         return self.cropped(self.decode(features, style, alpha), images)
 
     def restyle(self, content: torch.Tensor, style: Style, alpha: float = 1.0) -> torch.Tensor:

@@ -48,7 +48,7 @@ def check_debias(config: TrainConfig) -> None:
 def _check_names(config: TrainConfig) -> None:
     optimizer, schedule = config.optimizer.opt, config.schedule.sched
     optimizers = [str(name) for name in list_optimizers()]
-    if optimizer.lower() not in optimizers:
+    if optimizer.lower().removeprefix('lookahead_') not in optimizers:
         raise DebiasError(f"unknown optimizer '{optimizer}'. {did_you_mean(optimizer, optimizers)}")
     if schedule not in _SCHEDULES:
         raise DebiasError(f"unknown schedule '{schedule}'. {did_you_mean(schedule, _SCHEDULES)}")
@@ -82,6 +82,10 @@ def _check_numbers(config: TrainConfig) -> None:
     for name, value in positive.items():
         if value is not None and value < 1:
             raise DebiasError(f'{name} is {value}; expected at least 1')
+    if config.run.worker_seeding != 'all':
+        raise DebiasError('--worker-seeding part: every image has a seed of its own, whoever reads it; leave it out')
+    if config.run.recovery_interval < 0:
+        raise DebiasError(f'--checkpoint-steps is {config.run.recovery_interval}; expected at least 0 (off)')
     if config.device.amp and config.device.model_dtype not in (None, 'float32'):
         raise DebiasError(f'--amp needs a float32 model; leave out --amp or --model-dtype {config.device.model_dtype}')
     if config.model.pretrained_path and not config.model.pretrained:

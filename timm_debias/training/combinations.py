@@ -171,7 +171,7 @@ def _check_sizes(config: TrainConfig) -> None:
 def _check_epochs(config: TrainConfig) -> None:
     schedule, model = config.schedule, config.model
     if model.resume == 'auto' and not config.run.experiment:
-        raise DebiasError('--resume auto looks for last.pth.tar in the folder of --experiment: give that too')
+        raise DebiasError('--resume auto goes on in the folder of --experiment: give that too')
     if schedule.sched == 'plateau' and schedule.sched_on_updates:
         raise DebiasError('--sched plateau steps on epochs: leave --sched-on-updates out')
     for flag, value in (('--stop-epoch', schedule.stop_epoch), ('--save-epochs', min(config.run.save_epochs or [1]))):

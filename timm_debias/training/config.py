@@ -40,7 +40,9 @@ class ModelConfig:
     pretrained_cfg_overlay: dict = flag({}, 'replaces keys of the pretrained cfg', nargs='*', action=ParseKwargs)
     initial_checkpoint: str = flag('', 'checkpoint to load into the model after it was made', metavar='PATH')
     freeze_backbone: bool = flag(False, 'train the classifier alone, on the features of pretrained weights')
-    resume: str = flag('', 'checkpoint to go on from; auto: last.pth.tar of --experiment, if there', metavar='PATH')
+    resume: str = flag(
+        '', 'checkpoint to go on from; auto: the newest intact one of --experiment, if there is one', metavar='PATH'
+    )
     no_resume_opt: bool = flag(False, "resume the model without the optimizer's state")
     num_classes: int | None = flag(None, "number of classes, the model's default if not given", type=int, metavar='N')
     gp: str | None = flag(None, "global pooling: fast, avg, max, avgmax; the model's default if not given")
@@ -232,13 +234,15 @@ class RunConfig:
     """Miscellaneous parameters"""
 
     seed: int = flag(42, 'random seed', metavar='S')
-    worker_seeding: str = flag('all', 'seeding of data workers', choices=['all', 'part'])
+    worker_seeding: str = flag('all', 'seeding of data workers; part is refused', choices=['all', 'part'])
     log_interval: int = flag(50, 'batches between two lines of the log', metavar='N')
     val_interval: int = flag(1, 'epochs between two validations and checkpoints', metavar='N')
     save_epochs: list[int] | None = flag(
         None, 'numbers of finished epochs after which milestone-N.pth.tar is saved', nargs='+', type=int, metavar='N'
     )
-    recovery_interval: int = flag(0, 'batches between two recovery checkpoints', metavar='N')
+    recovery_interval: int = flag(
+        0, 'updates between two checkpoints within epochs', '--recovery-interval', '--checkpoint-steps', metavar='N'
+    )
     checkpoint_hist: int = flag(10, 'number of checkpoints to keep', metavar='N')
     workers: int = flag(4, 'data loading processes', '-j', '--workers', metavar='N')
     save_images: bool = flag(False, 'save a picture of a training batch at every line of the log; see --debias')
@@ -250,7 +254,7 @@ class RunConfig:
         None, 'metric that ranks checkpoints, top1 if not given; map with --task multilabel', type=str, metavar='NAME'
     )
     tta: int = flag(0, 'images that make one prediction in validation; refused above 1', metavar='N')
-    use_multi_epochs_loader: bool = flag(False, 'keep workers over epochs')
+    use_multi_epochs_loader: bool = flag(False, 'keep workers over epochs; here they are kept but for streams')
     log_wandb: bool = flag(False, 'log metrics to Weights & Biases')
     wandb_project: str | None = flag(None, 'project there')
     wandb_tags: list[str] = flag([], 'tags of the run there', nargs='+')
@@ -276,6 +280,9 @@ class DebiasConfig:
     debias_alpha: float = flag(0.5, 'strength of stylisation, in [0, 1]')
     debias_stylizer: str = flag('adain_lite', 'style transfer network', metavar='NAME')
     debias_stylizer_weights: str | None = flag(None, 'file or folder of its weights', metavar='PATH')
+    debias_global_partners: bool = flag(
+        False, 'draw partners from the batches of all processes, which exchange style statistics, not images'
+    )
     no_debias_aux_bn: bool = flag(False, 'use the same batch norm for clean and stylised images')
     debias_multi_grid: bool = flag(False, 'stylise smaller images in most updates, as the paper does')
     debias_min_size: int | None = flag(

@@ -18,6 +18,8 @@ from .config import TrainConfig
 from .machine import Machine
 from .model import model_dtype
 from .naflex import build_naflex_eval_loader, build_naflex_train_loader
+from .seeded_loader import SeededLoader
+from .signals import init_worker
 
 _logger = logging.getLogger(__name__)
 
@@ -102,7 +104,7 @@ def register_augmentations(config: TrainConfig, train: Any, input_config: dict[s
 
 def build_train_loader(
     config: TrainConfig, dataset: Any, model: Any, input_config: dict[str, Any], num_classes: int, machine: Machine
-) -> tuple[Any, Any]:
+) -> tuple[SeededLoader, Any]:
     """Create the training loader and the `mixup_fn` that the loop has to call (None where loader or task mix).
 
     Raises:
@@ -113,17 +115,19 @@ def build_train_loader(
     if mixup_options:
         mixup_options['multi_label'] = config.task.multilabel
     options = _train_options(config, input_config) | _loader_options(config, input_config, machine)
+    augment = config.augment
+    collate_fn = mixup_fn = None
     try:
         if config.naflex.naflex_loader:
             options['channels'] = input_config['input_size'][0]
-            return build_naflex_train_loader(config, dataset, model, mixup_options, machine, **options), None
-        collate_fn = mixup_fn = None
+            loader = build_naflex_train_loader(config, dataset, model, mixup_options, machine, **options)
+            return SeededLoader(loader, config.run.seed, machine), None
         if mixup_options and config.run.no_prefetcher:
             mixup_fn = Mixup(**mixup_options)
         elif mixup_options:
             collate_fn = FastCollateMixup(**mixup_options)
-        if config.augment.aug_splits:
-            dataset = AugMixDataset(dataset, num_splits=config.augment.aug_splits)
+        if augment.aug_splits:
+            dataset = AugMixDataset(dataset, num_splits=augment.aug_splits)
         loader = create_loader(
             dataset,
             input_size=input_config['input_size'],
@@ -134,7 +138,8 @@ def build_train_loader(
         )
     except (AssertionError, TypeError, ValueError) as error:
         raise DebiasError(f'the training loader cannot be made: {" ".join(str(error).split())}') from error
-    return loader, mixup_fn
+    seeded = SeededLoader(loader, config.run.seed, machine, augment.aug_repeats, augment.mixup_off_epoch)
+    return seeded, mixup_fn
 
 
 def build_eval_loader(
@@ -151,8 +156,11 @@ def build_eval_loader(
     )
     if config.naflex.naflex_loader:
         channels = input_config['input_size'][0]
-        return build_naflex_eval_loader(config, dataset, model, channels=channels, **options)
-    return create_loader(dataset, input_size=input_config['input_size'], **options)
+        loader = build_naflex_eval_loader(config, dataset, model, channels=channels, **options)
+    else:
+        loader = create_loader(dataset, input_size=input_config['input_size'], **options)
+    getattr(loader, 'loader', loader).worker_init_fn = init_worker
+    return loader
 
 
 def _train_options(config: TrainConfig, input_config: dict[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,8 @@ def build_debias_task(
     debias = config.debias
     stylizer = create_stylizer(debias.debias_stylizer, debias.debias_stylizer_weights).to(machine.device)
     image_size: tuple[int, int] = tuple(input_config['input_size'][1:])
+    # Drawn together, the partners are the same draw in all processes.
+    seed = config.run.seed + (0 if debias.debias_global_partners else machine.rank)
     return create_debias_task(
         model,
         stylizer,
@@ -62,7 +64,8 @@ def build_debias_task(
         style_bank=build_style_bank(debias.debias_style_dir, stylizer, image_size, machine),
         mean=input_config['mean'],
         std=input_config['std'],
-        generator=torch.Generator().manual_seed(config.run.seed + machine.rank),
+        generator=torch.Generator().manual_seed(seed),
+        global_partners=debias.debias_global_partners,
         **common,
     )
 

@@ -54,6 +54,8 @@ def _check_style_dir(debias: DebiasConfig) -> None:
         return
     if not Path(debias.debias_style_dir).is_dir():
         raise DebiasError(f"--debias-style-dir '{debias.debias_style_dir}': no such folder")
+    if debias.debias_global_partners:
+        raise DebiasError('--debias-global-partners: with --debias-style-dir images have no partners; leave one out')
     if debias.debias_mode == 'texture':
         raise DebiasError('--debias-mode texture trains on the label of the texture, and the styles of '
                           '--debias-style-dir have none')  # fmt: skip

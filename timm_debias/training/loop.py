@@ -11,13 +11,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from timm.task.task import TrainingTask
-from timm.utils import CheckpointSaver, NativeScaler, dispatch_clip_grad
+from timm.utils import NativeScaler, dispatch_clip_grad
 
 from ..task import DebiasTask
 from .batches import batch_length, loss_scale
 from .config import TrainConfig
 from .freeze import train_classifier
 from .machine import Machine
+from .seeded_loader import SeededLoader
 
 _logger = logging.getLogger(__name__)
 
@@ -32,17 +33,18 @@ class Run:
     config: TrainConfig
     machine: Machine
     task: TrainingTask
-    loader: Any
+    loader: SeededLoader
     optimizer: torch.optim.Optimizer
     scheduler: Any = None
     scaler: NativeScaler | None = None
     autocast: Callable[[], AbstractContextManager] = nullcontext
     mixup_fn: Any = None
-    saver: CheckpointSaver | None = None
     num_epochs: int = 0
     mean_batch_size: float = 1.0
     on_log: Callable[[torch.Tensor, int, int], None] | None = None
     """Called as (images, epoch, update) whenever a line is logged, in the primary process."""
+    on_update: Callable[[int, int, 'Meters'], None] | None = None
+    """Called as (epoch, batches so far, meters) after each update but the last of an epoch, in every process."""
 
     @property
     def model(self) -> Any:
@@ -55,19 +57,26 @@ class Run:
         return -(-len(self.loader) // self.config.model.grad_accum_steps)
 
 
-def train_one_epoch(run: Run, epoch: int) -> 'OrderedDict[str, float]':
-    """Train for one epoch and return the means over it: `loss`, and with --debias those of the two halves."""
-    _set_epoch(run, epoch)
+def train_one_epoch(run: Run, epoch: int, meters: 'Meters', first_batch: int = 0) -> None:
+    """Train for one epoch, or from one of its batches on.
+
+    Args:
+        run: What trains.
+        epoch: Number of the epoch.
+        meters: Where the means over the epoch are gathered; it may hold those of the batches before.
+        first_batch: Batch to start with, the first of an update.
+    """
+    run.loader.set_position(epoch, first_batch)
+    _set_mixing(run, epoch)
     if run.config.model.freeze_backbone:
         train_classifier(run.model)
     else:
         run.model.train()
     run.optimizer.zero_grad()
-    meters = _Meters(run.machine)
-    progress = _Progress(run, epoch)
     accum_steps = run.config.model.grad_accum_steps
+    progress = _Progress(run, epoch, meters, first_batch // accum_steps)
     batches = len(run.loader)
-    for batch, (images, target) in enumerate(run.loader):
+    for batch, (images, target) in enumerate(run.loader, start=first_batch):
         update, place = divmod(batch, accum_steps)
         group = min(accum_steps, batches - update * accum_steps)  # The last group may be smaller.
         is_update = place == group - 1
@@ -88,26 +97,22 @@ def train_one_epoch(run: Run, epoch: int) -> 'OrderedDict[str, float]':
         updates = epoch * run.updates_per_epoch + update + 1
         run.task.update_ema(step=updates)
         if update % run.config.run.log_interval == 0 or update == run.updates_per_epoch - 1:
-            progress.log(update, meters)
+            progress.log(update)
             if run.on_log is not None and run.machine.is_primary:
                 run.on_log(images, epoch, update)
-        interval = run.config.run.recovery_interval
-        if run.saver is not None and interval and (update + 1) % interval == 0:
-            run.saver.save_recovery(epoch, batch_idx=update)
         if run.scheduler is not None:
             run.scheduler.step_update(num_updates=updates)
+        if run.on_update is not None and batch + 1 < batches:
+            run.on_update(epoch, batch + 1, meters)
     if hasattr(run.optimizer, 'sync_lookahead'):
         run.optimizer.sync_lookahead()
-    return meters.compute()
 
 
-def _set_epoch(run: Run, epoch: int) -> None:
-    loader, off_epoch = run.loader, run.config.augment.mixup_off_epoch
-    for part in (loader.dataset, loader.batch_sampler, loader.sampler):
-        if hasattr(part, 'set_epoch'):
-            part.set_epoch(epoch)
-    if off_epoch and epoch >= off_epoch:
-        mixer = run.task.clean_augment if isinstance(run.task, DebiasTask) else run.mixup_fn or loader
+def _set_mixing(run: Run, epoch: int) -> None:
+    """Switch the mixing in the training process off where its time is over; the loader sees to its own."""
+    off_epoch = run.config.augment.mixup_off_epoch
+    mixer = run.task.clean_augment if isinstance(run.task, DebiasTask) else run.mixup_fn
+    if mixer is not None and off_epoch and epoch >= off_epoch:
         mixer.mixup_enabled = False
 
 
@@ -151,7 +156,7 @@ def _backward(run: Run, loss: torch.Tensor, is_update: bool) -> None:
         run.optimizer.step()
 
 
-class _Meters:
+class Meters:
     """Means over the images of an epoch, summed on the device so that no step waits for the host."""
 
     def __init__(self, machine: Machine) -> None:
@@ -160,6 +165,7 @@ class _Meters:
         self.count = 0
 
     def update(self, result: dict[str, torch.Tensor], count: int) -> None:
+        """Add the results of a task for a batch of `count` images."""
         self.count += count
         for name in _METERS:
             if name in result:
@@ -168,30 +174,43 @@ class _Meters:
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def compute(self) -> 'OrderedDict[str, float]':
-        means = OrderedDict((name, total / max(self.count, 1)) for name, total in self.sums.items())
-        if self.machine.distributed:
-            for mean in means.values():
-                dist.all_reduce(mean)
-                mean /= self.machine.world_size
-        return OrderedDict((name, mean.item()) for name, mean in means.items())
+        """Return the means over the images of all processes; to be called by all."""
+        if not self.machine.distributed:
+            return OrderedDict((name, total.item() / self.count) for name, total in self.sums.items())
+        totals = torch.stack([*self.sums.values(), torch.tensor(float(self.count), device=self.machine.device)])
+        dist.all_reduce(totals)
+        *sums, count = totals.tolist()
+        return OrderedDict((name, total / count) for name, total in zip(self.sums, sums, strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums of this process."""
+        return {'sums': dict(self.sums), 'count': self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.sums = {name: total.to(self.machine.device) for name, total in state['sums'].items()}
+        self.count = state['count']
 
 
 class _Progress:
     """Writes the line of the log: loss, the two halves, speed counted in clean images, and the time left."""
 
-    def __init__(self, run: Run, epoch: int) -> None:
+    def __init__(self, run: Run, epoch: int, meters: Meters, first_update: int) -> None:
         self.run = run
         self.epoch = epoch
+        self.meters = meters
+        self.first_update = first_update
         self.start = time.monotonic()
+        self.images_before = meters.count
 
-    def log(self, update: int, meters: _Meters) -> None:
-        means = meters.compute()
+    def log(self, update: int) -> None:
+        means = self.meters.compute()
         if not self.run.machine.is_primary:
             return
         updates = self.run.updates_per_epoch
         seconds = time.monotonic() - self.start
         remaining = (self.run.num_epochs - self.epoch) * updates - update - 1
-        left = time.strftime('%H:%M:%S', time.gmtime(seconds / (update + 1) * remaining))
+        left = time.strftime('%H:%M:%S', time.gmtime(seconds / (update + 1 - self.first_update) * remaining))
         halves = ''
         if 'loss_clean' in means:
             halves = (
@@ -199,7 +218,7 @@ class _Progress:
                 f'stylised: {means["loss_stylised"]:.3g}, {means["top1_stylised"]:.1f} %  '
             )
         rates = [group['lr'] for group in self.run.optimizer.param_groups]
-        speed = meters.count * self.run.machine.world_size / seconds
+        speed = (self.meters.count - self.images_before) * self.run.machine.world_size / seconds
         _logger.info(
             f'Train: {self.epoch} [{update:>4d}/{updates} ({100 * (update + 1) / updates:>3.0f}%)]  '
             f'Loss: {means["loss"]:#.3g}  {halves}LR: {sum(rates) / len(rates):.3e}  {speed:.1f} images/s  left: {left}'

@@ -1,6 +1,7 @@
 """Where this process runs."""
 
 import importlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -50,8 +51,13 @@ def init_machine(device: str) -> Machine:
         init_distributed_device(place)
     except (RuntimeError, ValueError) as error:
         reason = ' '.join(str(error).split())[:200]
-        raise DebiasError(
-            f'the processes of this run cannot start together on {device} ({reason}); start them with torchrun or '
-            'srun, one for each GPU, or one process without WORLD_SIZE and SLURM_NTASKS in its environment'
-        ) from error
+        advice = (
+            'start them with torchrun or srun, one for each GPU, or one process without WORLD_SIZE and SLURM_NTASKS in '
+            'its environment'
+        )
+        if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0':
+            # https://github.com/pytorch/pytorch/issues/135712: restarted processes meet addresses of dead ones.
+            advice = 'torchrun can start them again only with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment'
+        message = f'the processes of this run cannot start together on {device} ({reason}); {advice}'
+        raise DebiasError(message) from error
     return Machine(torch.device(place.device), place.rank, place.world_size, place.distributed)

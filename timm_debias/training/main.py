@@ -16,11 +16,12 @@ from .checks import check_config
 from .config import TrainConfig
 from .defaults import fill_defaults
 from .machine import import_device_modules, init_machine
+from .signals import Stopped
 from .train import train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train a model as the flags say; returns the exit code.
+    """Train a model as the flags say; returns the exit code, which is 128 + its number after a signal to stop.
 
     Raises:
         DebiasError: a mistake in the flags or the data, found before any training.
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     machine = init_machine(config.device.device)
     try:
         train(config, args, args_text, machine)
+    except Stopped as stopped:
+        return stopped.code
     finally:
         if machine.distributed:
             torch.distributed.destroy_process_group()

@@ -64,6 +64,8 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
     if options.channels_last:
         model.to(memory_format=torch.channels_last)
     if machine.distributed and norm.sync_bn:
+        if machine.device.type == 'cpu':
+            raise DebiasError('--sync-bn: torch has no synchronised batch norm for the CPU; leave it out')
         model = convert_sync_batchnorm(model)
     return model
 

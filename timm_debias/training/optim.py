@@ -52,20 +52,6 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimi
         raise DebiasError(f'--opt {config.optimizer.opt}: {" ".join(str(error).split())}') from error
 
 
-def build_scheduler(
-    config: TrainConfig, optimizer: torch.optim.Optimizer, updates_per_epoch: int, start_epoch: int
-) -> tuple[Any, int]:
-    """Create the schedule, moved to `start_epoch`, and return it with the number of epochs it asks for."""
-    scheduler, num_epochs = _create_scheduler(config, optimizer, updates_per_epoch)
-    if scheduler is None or start_epoch == 0:
-        return scheduler, num_epochs
-    if config.schedule.sched_on_updates:
-        scheduler.step_update(start_epoch * updates_per_epoch)
-    else:
-        scheduler.step(start_epoch)
-    return scheduler, num_epochs
-
-
 def last_epoch(config: TrainConfig, num_epochs: int) -> int:
     """Return after how many epochs to stop: `--stop-epoch`, or all `num_epochs` of the schedule.
 
@@ -79,7 +65,8 @@ def last_epoch(config: TrainConfig, num_epochs: int) -> int:
     return num_epochs if stop is None else stop
 
 
-def _create_scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer, updates_per_epoch: int) -> tuple[Any, int]:
+def build_scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer, updates_per_epoch: int) -> tuple[Any, int]:
+    """Create the schedule and return it with the number of epochs it asks for."""
     schedule = config.schedule
     if schedule.sched == WARMUP_MULTISTEP:
         milestones = [epoch * updates_per_epoch for epoch in schedule.decay_milestones]
@@ -105,7 +92,7 @@ def lr_stage_ends(config: TrainConfig) -> tuple[float, ...]:
     all the time (cosine, poly, …) or never is one stage.
     """
     schedule = config.schedule
-    _, num_epochs = _create_scheduler(config, torch.optim.SGD([torch.zeros(1)], lr=1.0), updates_per_epoch=1)
+    _, num_epochs = build_scheduler(config, torch.optim.SGD([torch.zeros(1)], lr=1.0), updates_per_epoch=1)
     start = schedule.warmup_epochs if schedule.warmup_prefix else 0
     decays: list[float] = []
     if schedule.sched == WARMUP_MULTISTEP:

@@ -2,6 +2,8 @@
 
 import argparse
 import importlib.util
+from collections.abc import Mapping
+from typing import Any
 
 from ..errors import DebiasError
 from .config import TrainConfig
@@ -19,7 +21,7 @@ def check_trackers(config: TrainConfig) -> None:
 
 
 def start_trackers(config: TrainConfig, args: argparse.Namespace, name: str) -> None:
-    """Begin the run called `name`; timm's `update_summary` then sends it the metrics of each epoch."""
+    """Begin the run called `name`, which gets the metrics of each epoch by `log_epoch`."""
     run = config.run
     if not run.log_wandb:
         return
@@ -33,3 +35,12 @@ def start_trackers(config: TrainConfig, args: argparse.Namespace, name: str) -> 
         resume='must' if run.wandb_resume_id else None,
         id=run.wandb_resume_id or None,
     )
+
+
+def log_epoch(config: TrainConfig, row: Mapping[str, Any]) -> None:
+    """Send the row that an epoch has in summary.csv."""
+    if not config.run.log_wandb:
+        return
+    import wandb
+
+    wandb.log(dict(row))

@@ -14,27 +14,29 @@ import torch
 from timm.models import safe_model_name
 from timm.task import evaluation_sample_limit
 from timm.task.task import TrainingTask
-from timm.utils import CheckpointSaver, NativeScaler, distribute_bn, random_seed, update_summary
+from timm.utils import NativeScaler, random_seed
 
 from ..data.factory import SHAPES_TEXTURES, create_dataset
 from ..errors import DebiasError
-from ..files import write_text
+from ..files import remove_leftovers, write_text
+from ..ranks import agree, on_primary
 from ..validation.evaluate import evaluate, evaluate_conflict
 from .batches import mean_batch_size
-from .checkpoint import DEFAULT_OUTPUT, resolve_resume, resume, resume_ema
+from .checkpoint import newest_intact, read_checkpoint
 from .config import TrainConfig
 from .data import build_datasets, build_eval_loader, build_train_loader, check_labels, register_augmentations
+from .epochs import Epochs, Metrics, eval_metric
 from .input_size import check_input_size
-from .loop import Run, train_one_epoch
+from .loop import Meters, Run
 from .machine import Machine
 from .model import build_model, build_task, resolve_input
 from .optim import build_optimizer, build_scheduler, last_epoch, resolve_lr
 from .preview import save_preview
+from .saver import Saver
+from .state import Position, restore, set_schedule
 from .trackers import start_trackers
 
 _logger = logging.getLogger(__name__)
-
-Metrics = OrderedDict[str, Any]
 
 
 def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine: Machine) -> None:
@@ -45,9 +47,12 @@ def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine
         args: The flags that `config` came from, for the checkpoints.
         args_text: The same as YAML, for args.yaml.
         machine: Where this process runs.
+
+    Raises:
+        Stopped: a signal has come; the run is saved.
+        DebiasError: a mistake that only data, model or checkpoint show, or a file that cannot be written.
     """
     random_seed(config.run.seed, machine.rank)
-    config = resolve_resume(config)
     model = build_model(config, machine)
     input_config = resolve_input(config, model, verbose=machine.is_primary)
     channels, *own = input_config['input_size']
@@ -65,57 +70,61 @@ def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine
     task = build_task(config, model, input_config, num_classes, machine)
     optimizer = build_optimizer(config, task.get_trainable_module() or model)
     autocast, scaler = _mixed_precision(config, machine)
-    run_dir = _run_dir(config, input_config) if machine.is_primary else None
-    start_epoch = resume(config, task, optimizer, scaler, machine)
+    run_dir = on_primary(machine, lambda: _run_dir(config, input_config))
+    checkpoint = _checkpoint(config, run_dir, machine)
     _prepare(config, task, machine)
 
     run = Run(config, machine, task, loader, optimizer, scaler=scaler, autocast=autocast, mixup_fn=mixup_fn)
     run.mean_batch_size = batch_size
-    run.scheduler, num_epochs = build_scheduler(config, optimizer, run.updates_per_epoch, start_epoch)
+    run.scheduler, num_epochs = build_scheduler(config, optimizer, run.updates_per_epoch)
     run.num_epochs = last_epoch(config, num_epochs)
-    if run_dir is not None:
-        run.saver = _saver(config, args, task, optimizer, scaler, run_dir)
+    position, meters, results = _start(run, args, checkpoint)
+    saver = None
+    if machine.is_primary:
+        saver = _saver(config, run_dir, checkpoint)
         write_text(run_dir / 'args.yaml', args_text)
         start_trackers(config, args, run_dir.name)
         if config.run.save_images:
             run.on_log = partial(save_preview, task, run_dir)
-    results = _train_epochs(run, eval_loaders, start_epoch, run_dir)
-    if run_dir is not None:
+    validate = partial(_validate, run, eval_loaders) if eval_loaders else None
+    Epochs(run, args, validate, saver, results).run_from(position, meters)
+    if machine.is_primary:
         _report(run, results, run_dir)
 
 
-def _train_epochs(run: Run, eval_loaders: dict[str, Any], start_epoch: int, run_dir: Path | None) -> list[dict]:
-    results: list[dict] = []
-    config = run.config
+def _checkpoint(config: TrainConfig, run_dir: Path, machine: Machine) -> tuple[Path, dict[str, Any]] | None:
+    """Return path and content of the checkpoint to go on from, the same in all processes; None for a new run."""
+    resume = config.model.resume
+    if not resume:
+        return None
+    found: list[tuple[Path, dict[str, Any]] | None] = [None]
+
+    def find() -> Path | None:
+        found[0] = newest_intact(run_dir)
+        return found[0][0] if found[0] is not None else None
+
+    path = on_primary(machine, find) if resume == 'auto' else Path(resume)
+    if path is None:
+        return None
+    return agree(machine, lambda: found[0] or (path, _read(path)))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        for epoch in range(start_epoch, run.num_epochs):
-            train_metrics = train_one_epoch(run, epoch)
-            if run.machine.distributed and config.norm.dist_bn and not config.norm.sync_bn:
-                distribute_bn(run.model, run.machine.world_size, config.norm.dist_bn == 'reduce')
-            is_milestone = epoch + 1 in (config.run.save_epochs or ())
-            if (epoch + 1) % config.run.val_interval and epoch + 1 != run.num_epochs and not is_milestone:
-                if run.scheduler is not None:
-                    run.scheduler.step(epoch + 1, metric=None)
-                continue
-            eval_metrics = _validate(run, eval_loaders) if eval_loaders else None
-            latest = eval_metrics or train_metrics
-            metric = latest[_eval_metric(config)]
-            if run_dir is not None:
-                _save_epoch(run, epoch, train_metrics, eval_metrics, metric, run_dir)
-                if is_milestone and run.saver is not None:
-                    run.saver.save_milestone(epoch + 1)
-            if run.scheduler is not None:
-                run.scheduler.step(epoch + 1, metric)
-            results.append(
-                {'epoch': epoch, 'train': train_metrics, **({'validation': eval_metrics} if eval_metrics else {})}
-            )
-    except KeyboardInterrupt:
-        _logger.warning('Interrupted: the last finished epoch is saved, --resume goes on from it.')
-    return results
+        return read_checkpoint(path)
+    except DebiasError as error:
+        raise DebiasError(f'--resume {path}: {error}') from error
 
 
-def _eval_metric(config: TrainConfig) -> str:
-    return config.run.eval_metric if config.data.val_split else 'loss'
+def _start(
+    run: Run, args: argparse.Namespace, checkpoint: tuple[Path, dict[str, Any]] | None
+) -> tuple[Position, Meters, list[dict[str, Any]]]:
+    """Return where to start, the means over that epoch so far, and what came out of the epochs before."""
+    if checkpoint is not None:
+        return agree(run.machine, lambda: restore(run, args, *checkpoint))
+    position = Position(run.config.schedule.start_epoch or 0)
+    set_schedule(run, position)
+    return position, Meters(run.machine), []
 
 
 def _eval_loaders(
@@ -133,13 +142,9 @@ def _eval_loaders(
 
 def _validate(run: Run, loaders: dict[str, Any]) -> Metrics:
     """Validate the model, or its moving average where there is one."""
-    config, machine = run.config, run.machine
     metrics: Metrics = OrderedDict()
     models: dict[str, Any] = {'Test': run.task.get_eval_model()}
-    if run.task.has_ema() and not config.ema.model_ema_force_cpu:
-        if machine.distributed and config.norm.dist_bn and not config.norm.sync_bn:
-            ema = run.task.get_trainable_module(ema=True)
-            distribute_bn(ema, machine.world_size, config.norm.dist_bn == 'reduce')
+    if run.task.has_ema() and not run.config.ema.model_ema_force_cpu:
         models['Test (EMA)'] = run.task.get_eval_model(ema=True)
     for name, model in models.items():
         metrics = _validate_model(run, loaders, model, name)
@@ -178,7 +183,6 @@ def _prepare(config: TrainConfig, task: TrainingTask, machine: Machine) -> None:
     if config.ema.model_ema:
         device = torch.device('cpu') if config.ema.model_ema_force_cpu else None
         task.setup_ema(config.ema.model_ema_decay, config.ema.model_ema_warmup, device)
-        resume_ema(config, task)
     if config.model.torchcompile:
         task.compile(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
         task.compile_ema(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
@@ -197,57 +201,23 @@ def _run_dir(config: TrainConfig, input_config: dict[str, Any]) -> Path:
             str(input_config['input_size'][-1]),
         ]
     )
-    run_dir = Path(config.run.output or DEFAULT_OUTPUT) / name
-    if (run_dir / 'last.pth.tar').exists() and not config.model.resume:
-        raise DebiasError(
-            f'{run_dir} holds a run already: choose another --experiment, or go on with '
-            f'--resume {run_dir / "last.pth.tar"}'
-        )
+    run_dir = Path(config.run.output or './output/train') / name
+    if not config.model.resume and any(run_dir.glob('*.pth.tar')):
+        raise DebiasError(f'{run_dir} holds a run already: choose another --experiment, or go on with --resume auto')
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(run_dir)
     except OSError as error:
         raise DebiasError(f'{run_dir}: {error.strerror or error}') from error
     return run_dir
 
 
-def _saver(
-    config: TrainConfig,
-    args: argparse.Namespace,
-    task: TrainingTask,
-    optimizer: torch.optim.Optimizer,
-    scaler: NativeScaler | None,
-    run_dir: Path,
-) -> CheckpointSaver:
-    saver = CheckpointSaver(
-        model=task.get_trainable_module(),
-        optimizer=optimizer,
-        args=args,
-        amp_scaler=scaler,
-        checkpoint_dir=str(run_dir),
-        recovery_dir=str(run_dir),
-        decreasing=_eval_metric(config) == 'loss',
-        max_history=config.run.checkpoint_hist,
-        task=task,
-    )
-    if config.model.resume and Path(config.model.resume).resolve().parent == run_dir.resolve():
-        saver.load_state_dict_from_checkpoint(config.model.resume)
+def _saver(config: TrainConfig, run_dir: Path, checkpoint: tuple[Path, dict[str, Any]] | None) -> Saver:
+    """Return what writes the checkpoints, with the history of the folder where the run goes on in it."""
+    saver = Saver(run_dir, eval_metric(config) == 'loss', config.run.checkpoint_hist)
+    if checkpoint is not None and checkpoint[0].resolve().parent == run_dir.resolve():
+        saver.restore(run_dir / checkpoint[0].name, checkpoint[1])
     return saver
-
-
-def _save_epoch(
-    run: Run, epoch: int, train_metrics: Metrics, eval_metrics: Metrics | None, metric: float, run_dir: Path
-) -> None:
-    rates = [group['lr'] for group in run.optimizer.param_groups]
-    update_summary(
-        epoch,
-        train_metrics,
-        eval_metrics,
-        filename=str(run_dir / 'summary.csv'),
-        lr=sum(rates) / len(rates),
-        log_wandb=run.config.run.log_wandb,
-    )
-    assert run.saver is not None
-    run.saver.save_checkpoint(epoch, metric=metric)
 
 
 def _report(run: Run, results: list[dict], run_dir: Path) -> None:
@@ -266,7 +236,7 @@ def _report(run: Run, results: list[dict], run_dir: Path) -> None:
     if pictures:
         _logger.info(f'Picture of contents, partners and stylised images, one of {len(pictures)}: {pictures[0]}')
     _logger.info(f'Checkpoints, summary.csv and args.yaml: {run_dir}')
-    metric = _eval_metric(run.config)
+    metric = eval_metric(run.config)
     ranked = sorted(
         results, key=lambda result: result.get('validation', result['train'])[metric], reverse=metric == 'loss'
     )

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DebiasError
+from ..ranks import agree, on_primary
 from ..training.machine import Machine
 from .bulk_tables import sort_models, write_bulk_tables
 from .config import ValidateConfig
 from .model import check_model
 from .model_lists import Entry, folder_names, list_entries, parse_shard
-from .ranks import agree, on_primary
 from .results import has_parts, read_json, write_json
 from .selection import wanted_benchmarks
 from .suite import run_suite

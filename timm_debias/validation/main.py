@@ -21,6 +21,7 @@ from ..errors import DebiasError
 from ..files import atomic_path
 from ..flags import Parser, add_config_flag, add_flags, config_from, parse_with_yaml
 from ..log import setup_logging
+from ..ranks import agree
 from ..training.machine import Machine, init_machine
 from ..training.naflex import naflex_patch_size
 from .benchmarks import format_benchmarks
@@ -33,7 +34,6 @@ from .labels import AveragedMetrics, RealLabels, read_valid_labels
 from .many import names_many, validate_many
 from .memory import BatchTooLargeError, halve, is_out_of_memory
 from .model import autocast, build_model, pool_at_test, prepare_model, resolve_input
-from .ranks import agree
 from .suite import run_suite
 from .tables import format_results
 

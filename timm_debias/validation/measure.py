@@ -15,6 +15,7 @@ from torch import nn
 
 from ..errors import DebiasError
 from ..normalize import Normalize
+from ..ranks import agree, gather
 from ..training.machine import Machine
 from .attacks import PixelModel
 from .benchmarks import Part
@@ -24,7 +25,6 @@ from .evaluate import predict
 from .loading import AsPublished, Batch, PartBatches, Transform, share
 from .memory import BatchTooLargeError, halve, is_out_of_memory
 from .model import autocast
-from .ranks import agree, gather
 
 _logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DebiasError
-from ..files import write_text
+from ..files import remove_leftovers, write_text
 
 Identity = Mapping[str, Any]
 """What a result depends on, as JSON values."""
@@ -29,6 +29,7 @@ class PartResults:
         self._folder = folder
         if folder is None:
             return
+        remove_leftovers(folder)
         path = folder / 'run.json'
         if not has_parts(folder):
             write_json(path, identity)

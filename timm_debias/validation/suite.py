@@ -13,13 +13,13 @@ from torch import nn
 
 from ..errors import DebiasError
 from ..hashing import hash_weights
+from ..ranks import agree, gather, on_primary
 from ..training.machine import Machine
 from .benchmarks import Benchmark, Contents, Setting, Summary
 from .config import ValidateConfig
 from .loading import Transform, preprocessing
 from .measure import Task, measure
 from .model import build_model, prepare_model, resolve_input
-from .ranks import agree, gather, on_primary
 from .results import PartResults
 from .selection import select
 from .tables import write_tables

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from ..errors import DebiasError
-from ..training.machine import Machine
+from .errors import DebiasError
+from .training.machine import Machine
 
 Value = TypeVar('Value')
 
@@ -38,7 +38,7 @@ def gather(machine: Machine, work: Callable[[], Value]) -> list[Value]:
         _logger.exception(f'Process {machine.rank} failed.')
         failure = DebiasError(f'process {machine.rank}: {type(error).__name__}: {error}')
     outcomes: list[Any] = [None] * machine.world_size
-    dist.all_gather_object(outcomes, (value, failure), group=_host_group(dist.group.WORLD))
+    dist.all_gather_object(outcomes, (value, failure), group=host_group(dist.group.WORLD))
     failures = [failure for _, failure in outcomes if failure is not None]
     if failures:
         raise failures[0]
@@ -67,7 +67,7 @@ def on_primary(machine: Machine, work: Callable[[], Value]) -> Value:
 
 
 @cache
-def _host_group(world: Any) -> Any:
+def host_group(world: Any) -> Any:
     """Return the processes of `world`, joined over gloo whatever the device: for Python objects, and with patience.
 
     A process may wait long for others that read slower disks; one that is gone is noticed by torchrun.

@@ -1,0 +1,270 @@
+"""Training in several processes: what one process with the same global batch computes, and jobs that lose a process."""
+
+import csv
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torch.distributed as dist
+from processes import launch
+from timm.layers import convert_sync_batchnorm
+from torch import nn
+from torch.distributed.nn.functional import all_reduce
+from training_runs import finished, same_runs, train_command
+
+from timm_debias import create_debias_task
+from timm_debias.cli import main
+from timm_debias.training import checkpoint, epochs
+from timm_debias.training.machine import init_machine
+
+VIT = [
+    '--model',
+    'test_vit',
+    '--model-kwargs',
+    'img_size=32',
+    '--opt',
+    'adamw',
+    '--lr',
+    '0.001',
+    '--warmup-epochs',
+    '0',
+]
+DEBIAS = ['--debias', '--debias-global-partners', '--checkpoint-steps', '0']
+
+
+def summary(folder: Path) -> list[dict[str, float]]:
+    with (folder / 'run' / 'summary.csv').open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_losses_of_one_process(training_images, tmp_path):
+    """The same global batch, partners drawn over all of it: a model without batch norm computes the same.
+
+    With batch norm it takes --sync-bn, which torch has for GPUs alone; see below.
+    """
+    found = {}
+    for world_size in (1, 2, 4):
+        argv = train_command(training_images, tmp_path / str(world_size), *VIT, *DEBIAS, '-b', str(8 // world_size))
+        finished([*argv, '--clip-grad', '1'], tmp_path / f'log-{world_size}', world_size)
+        found[world_size] = summary(tmp_path / str(world_size))
+    assert len({row['train_loss'] for row in found[1]}) == 3
+    for world_size in (2, 4):
+        for one, many in zip(found[1], found[world_size], strict=True):
+            for name, value in one.items():
+                assert many[name] == pytest.approx(value, abs=1e-6 if 'loss' in name else 1e-4), (world_size, name)
+
+
+def test_gradients_are_summed_once_an_update(training_images, tmp_path):
+    """Batches that only add to the gradient do not wait for the other process."""
+    flags = [*VIT, *DEBIAS, '--epochs', '1', '--grad-accum-steps', '3']
+
+    def counting() -> int:
+        calls = []
+        prepare = timm.task.ClassificationTask.prepare_distributed
+
+        def prepared(task, **options):
+            prepare(task, **options, bucket_cap_mb=1000)
+            task.trainable_module.register_comm_hook(None, hook)
+            return task
+
+        def hook(_, bucket):
+            calls.append(bucket.index())
+            work = dist.all_reduce(bucket.buffer().div_(2), async_op=True).get_future()
+            return work.then(lambda future: future.value()[0])
+
+        timm.task.ClassificationTask.prepare_distributed = prepared
+        code = main(train_command(training_images, tmp_path / '2', *flags, '-b', '2'))
+        assert len([index for index in calls if index == 0]) == 2  # 5 batches are updates of 3 and of 2.
+        return code
+
+    ended = launch(counting, 2, tmp_path / 'log')
+    assert [process.code for process in ended] == [0, 0], ended
+    finished(train_command(training_images, tmp_path / '1', *flags, '-b', '4'), tmp_path / 'log-1')
+    one, two = (summary(tmp_path / name)[0]['train_loss'] for name in '12')
+    assert two == pytest.approx(one, abs=1e-6)
+
+
+def test_running_statistics_are_averaged(training_images, tmp_path):
+    """--dist-bn reduce: after an epoch all processes have the mean of their statistics, auxiliary ones too."""
+
+    def watched() -> int:
+        share = epochs.Epochs._share_batch_norm
+
+        def compared(self):
+            before = {name: buffer.clone() for name, buffer in self.run.model.module.named_buffers()}
+            share(self)
+            for name, buffer in self.run.model.module.named_buffers():
+                if 'running' not in name:
+                    continue
+                both = [torch.empty_like(buffer) for _ in range(2)]
+                dist.all_gather(both, before[name])
+                assert not torch.equal(*both), name
+                assert torch.equal(buffer, (both[0] + both[1]) / 2), name
+            assert any('aux_bn.running' in name for name in before)
+
+        epochs.Epochs._share_batch_norm = compared
+        return main(train_command(training_images, tmp_path, '--debias', '-b', '2', '--epochs', '1'))
+
+    ended = launch(watched, 2, tmp_path / 'log')
+    assert [process.code for process in ended] == [0, 0], ended
+
+
+def sync_forward(self, x):
+    """Synchronised batch norm, restated for the CPU: mean and variance over the images of all processes."""
+    count = dist.get_world_size() * x.numel() / x.shape[1]
+    total = all_reduce(x.sum((0, 2, 3), keepdim=True))
+    squares = all_reduce(x.square().sum((0, 2, 3), keepdim=True))
+    mean = total / count
+    variance = squares / count - mean.square()
+    with torch.no_grad():
+        for running, new in ((self.running_mean, mean), (self.running_var, variance * count / (count - 1))):
+            running.lerp_(new.flatten(), self.momentum)
+        self.num_batches_tracked += 1
+    x = (x - mean) * (variance + self.eps).rsqrt()
+    return x * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def test_synchronised_and_auxiliary_batch_norm(tmp_path, colour_stylizer, monkeypatch):
+    """--sync-bn: the halves of a batch keep to themselves, each over all processes. Against one process with plain BN.
+
+    torch's SyncBatchNorm runs on GPUs alone; its forward is restated, the wiring around it is ours.
+    """
+    images = torch.rand(8, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(8)
+
+    def train(own: slice, distributed: bool):
+        torch.manual_seed(0)
+        model = timm.create_model('test_resnet', num_classes=8).double()
+        if distributed:
+            model = convert_sync_batchnorm(model)
+        generator = torch.Generator().manual_seed(1)
+        task = create_debias_task(model, colour_stylizer, generator=generator, global_partners=True, verbose=False)
+        optimizer = torch.optim.SGD(task.trainable_module.parameters(), lr=0.05, momentum=0.9)
+        task.trainable_module.train()
+        losses = []
+        for _ in range(3):
+            loss = task(images[own], labels[own])['loss']
+            optimizer.zero_grad()
+            loss.backward()
+            for parameter in model.parameters() if distributed else ():  # DDP refuses SyncBatchNorm on the CPU.
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= 2
+            optimizer.step()
+            losses.append(loss.detach())
+        return torch.stack(losses), model.state_dict()
+
+    def run():
+        monkeypatch.setattr(nn.SyncBatchNorm, 'forward', sync_forward)
+        machine = init_machine('cpu')
+        losses, state = train(slice(machine.rank, None, 2), True)
+        dist.all_reduce(losses)
+        if machine.is_primary:
+            torch.save((losses / 2, state), tmp_path / 'two.pt')
+        dist.destroy_process_group()
+
+    ended = launch(run, 2, tmp_path / 'log')
+    assert [process.code for process in ended] == [0, 0], ended
+    losses, state = train(slice(None), False)
+    two_losses, two_state = torch.load(tmp_path / 'two.pt')
+    torch.testing.assert_close(two_losses, losses, atol=1e-6, rtol=0)
+    assert any('aux_bn' in key for key in state)
+    for key, value in state.items():
+        torch.testing.assert_close(two_state[key], value, atol=1e-5, rtol=1e-4, msg=key)
+
+
+def test_synchronised_batch_norm_needs_a_gpu(train_command, tmp_path):
+    ended = launch(lambda: main(train_command(tmp_path, '--sync-bn', '-b', '2')), 2, tmp_path / 'log')
+    assert [process.code for process in ended] == [2, 2]
+    assert '--sync-bn' in ended[0].err.splitlines()[-1]
+
+
+def test_a_full_disk_ends_all_processes(train_command, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(28, 'No space left on device')
+
+    def run():
+        monkeypatch.setattr(checkpoint, 'atomic_path', refuse)
+        return main(train_command(tmp_path, '-b', '2'))
+
+    ended = launch(run, 2, tmp_path / 'log')
+    assert [process.code for process in ended] == [2, 2], ended
+    assert 'No space left on device' in ended[0].err.splitlines()[-1]
+
+
+TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node']
+
+
+@pytest.mark.slow
+def test_a_lost_process_comes_back(training_images, tmp_path):
+    """torchrun starts all processes again when one is killed, and --resume auto goes on: the same bits."""
+    whole = train_command(training_images, tmp_path / 'whole', '--debias', '-b', '2')
+    finished(whole, tmp_path / 'log', world_size=2)
+    argv = train_command(training_images, tmp_path / 'killed', '--debias', '-b', '2', '--resume', 'auto')
+    (tmp_path / 'fault.py').write_text(
+        'import os, signal, sys\n'
+        'from timm_debias.cli import main\n'
+        'from training_runs import signal_after\n'
+        "if os.environ['RANK'] == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':\n"
+        '    signal_after(6, lambda: os.kill(os.getpid(), signal.SIGKILL))\n'
+        'sys.exit(main(sys.argv[1:]))\n'
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    done = subprocess.run(
+        [*TORCHRUN, '2', '--standalone', '--max-restarts', '1', str(tmp_path / 'fault.py'), *argv],
+        capture_output=True, text=True, timeout=600,
+        # Without it, restarted processes meet addresses of dead ones: pytorch issue 135712.
+        env={**os.environ, 'PYTHONPATH': path, 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.search(r'Going on from \S*recovery-1-', done.stderr)
+    assert done.stdout.count('--result') == 1
+    same_runs(tmp_path / 'whole' / 'run', tmp_path / 'killed' / 'run')
+
+
+@pytest.mark.slow
+def test_two_machines(training_images, tmp_path):
+    """Two torchrun agents that meet over the loopback; SIGTERM for one of them saves, and they go on together."""
+    finished(train_command(training_images, tmp_path / 'whole', '-b', '2'), tmp_path / 'log', world_size=2)
+    argv = train_command(training_images, tmp_path / 'two', '-b', '2', '--resume', 'auto', '-j', '1')
+    first = start_agents(argv, tmp_path / 'first')
+    wait_for(tmp_path / 'two' / 'run' / 'recovery-0-1.pth.tar', first)
+    first[1].send_signal(signal.SIGTERM)
+    assert all(agent.wait(timeout=300) != 0 for agent in first)
+    second = start_agents(argv, tmp_path / 'second')
+    assert [agent.wait(timeout=600) for agent in second] == [0, 0], (tmp_path / 'second0').read_text()
+    assert 'Going on from' in (tmp_path / 'second0').read_text() + (tmp_path / 'second1').read_text()
+    rows = [summary(tmp_path / name) for name in ('whole', 'two')]
+    assert rows[0] == rows[1]
+
+
+def start_agents(argv: list[str], log: Path) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        endpoint = f'127.0.0.1:{free.getsockname()[1]}'
+    command = [*TORCHRUN, '1', '--nnodes', '2', '--rdzv-backend', 'c10d', '--rdzv-endpoint', endpoint]
+    agents = []
+    for number in range(2):
+        output = Path(f'{log}{number}').open('w')  # noqa: SIM115  Closed with the agent.
+        agents.append(
+            subprocess.Popen(
+                [*command, '-m', 'timm_debias.cli', *argv], stdout=output, stderr=output,
+                env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
+            )
+        )  # fmt: skip
+    return agents
+
+
+def wait_for(path: Path, agents: list[subprocess.Popen]) -> None:
+    end = time.monotonic() + 300
+    while not path.exists():
+        assert time.monotonic() < end
+        assert all(agent.poll() is None for agent in agents)
+        time.sleep(0.05)

@@ -1,0 +1,163 @@
+"""Which checkpoints are kept: timm's ranking, and a state that a killed run is brought into by the next."""
+
+import os
+import random
+from argparse import Namespace
+
+import pytest
+import torch
+from timm.utils import CheckpointSaver
+from torch import nn
+
+from timm_debias.errors import DebiasError
+from timm_debias.training import saver as saver_module
+from timm_debias.training.checkpoint import read_checkpoint
+from timm_debias.training.saver import Saver
+
+ARGS = Namespace(model='x')
+
+
+def content(epoch: int, batch: int = 0) -> dict:
+    return {'state_dict': {'epoch': torch.tensor(epoch)}, 'timm_debias': {'epoch': epoch, 'batch': batch}}
+
+
+def names(folder) -> set[str]:
+    return {path.name.removesuffix('.pth.tar') for path in folder.iterdir()}
+
+
+def epoch_in(path) -> int:
+    return int(read_checkpoint(path)['state_dict']['epoch'])
+
+
+@pytest.mark.parametrize('decreasing', [False, True])
+@pytest.mark.parametrize('max_history', [1, 3])
+def test_keeps_what_timm_keeps(tmp_path, decreasing, max_history):
+    """Against timm's saver, on metrics with ties."""
+    metrics = random.Random(max_history).choices(range(6), k=15)
+    ours, timms = tmp_path / 'ours', tmp_path / 'timms'
+    ours.mkdir()
+    timms.mkdir()
+    model = nn.Linear(1, 1)
+    theirs = CheckpointSaver(
+        model, torch.optim.SGD(model.parameters(), 0.1), ARGS, checkpoint_dir=str(timms), decreasing=decreasing,
+        max_history=max_history,
+    )  # fmt: skip
+    saver = Saver(ours, decreasing, max_history)
+    for epoch, metric in enumerate(metrics):
+        saver.save_epoch(content(epoch), epoch, metric)
+        theirs.save_checkpoint(epoch, metric)
+        assert names(ours) - {'previous'} == names(timms)
+        assert saver.best == (theirs.best_epoch, theirs.best_metric)
+        assert saver.ranked == [(os.path.basename(path), metric) for path, metric in theirs.checkpoint_files]
+        assert epoch_in(ours / 'last.pth.tar') == epoch
+        assert epoch_in(ours / 'model_best.pth.tar') == theirs.best_epoch
+        if epoch:
+            assert epoch_in(ours / 'previous.pth.tar') == epoch - 1
+
+
+def test_two_checkpoints_within_epochs(tmp_path):
+    saver = Saver(tmp_path, False, 3)
+    for update in (4, 9, 14):
+        saver.save_step(content(0, update), 0, update)
+    assert names(tmp_path) == {'recovery-0-9', 'recovery-0-14'}
+    # Another process goes on: what it removes is what the first would have.
+    again = Saver(tmp_path, False, 3)
+    path = tmp_path / 'recovery-0-14.pth.tar'
+    again.restore(path, read_checkpoint(path))
+    again.save_step(content(1, 4), 1, 4)
+    assert names(tmp_path) == {'recovery-0-14', 'recovery-1-4'}
+    assert read_checkpoint(tmp_path / 'recovery-1-4.pth.tar')['timm_debias']['serial'] == 4
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: nothing but `finally` blocks run after it."""
+
+
+def kill_at(patch: pytest.MonkeyPatch, stop_at: int) -> None:
+    """Let the call number `stop_at` of those that change names raise."""
+    calls = []
+
+    def killing(function):
+        def wrapped(*args, **kwargs):
+            calls.append(function)
+            if len(calls) == stop_at:
+                raise KilledError
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    for name in ('replace', 'link', 'rename'):
+        patch.setattr(os, name, killing(getattr(os, name)))
+    patch.setattr(Saver, '_remove', killing(Saver._remove))
+
+
+@pytest.mark.parametrize('metrics', [(1, 3, 2), (3, 1, 2), (1, 2, 3)])
+def test_killed_while_it_arranges(tmp_path, metrics, monkeypatch):
+    """Stopped before any of the steps that change a name, a save is finished or done again by the next process."""
+    whole = tmp_path / 'whole'
+    whole.mkdir()
+    saver, last_epoch = Saver(whole, False, 2), len(metrics) - 1
+    for epoch, metric in enumerate(metrics):
+        saver.save_epoch(content(epoch), epoch, metric)
+    killed = 0
+    for stop_at in range(1, 50):
+        folder = tmp_path / str(stop_at)
+        folder.mkdir()
+        saver = Saver(folder, False, 2)
+        for epoch, metric in enumerate(metrics[:-1]):
+            saver.save_epoch(content(epoch), epoch, metric)
+        with monkeypatch.context() as patch:
+            kill_at(patch, stop_at)
+            try:
+                saver.save_epoch(content(last_epoch), last_epoch, metrics[-1])
+                break
+            except KilledError:
+                killed += 1
+        last = folder / 'last.pth.tar'
+        again = Saver(folder, False, 2)
+        again.restore(last, read_checkpoint(last))
+        if epoch_in(last) < last_epoch:
+            again.save_epoch(content(last_epoch), last_epoch, metrics[-1])
+        assert names(folder) == names(whole), stop_at
+        for name in names(whole):
+            assert epoch_in(folder / f'{name}.pth.tar') == epoch_in(whole / f'{name}.pth.tar'), (stop_at, name)
+    assert killed >= 3
+
+
+def test_names_that_are_not_ours_are_never_removed(tmp_path):
+    """A stranger's checkpoint cannot make the saver delete what it likes."""
+    run, victim = tmp_path / 'run', tmp_path / 'precious'
+    run.mkdir()
+    victim.touch()
+    (run / 'args.yaml').touch()
+    saver = Saver(run, False, 2)
+    path = saver.save_step(content(0, 1), 0, 0)
+    loaded = read_checkpoint(path)
+    loaded['saver'] |= {'dropped': ['../precious', str(victim), 'args.yaml'], 'checkpoint_files': [('../precious', 1)]}
+    Saver(run, False, 1).restore(path, loaded)
+    assert victim.exists()
+    assert (run / 'args.yaml').exists()
+
+
+def test_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(1, 'Operation not permitted')
+
+    monkeypatch.setattr(os, 'link', refuse)
+    saver = Saver(tmp_path, False, 2)
+    for epoch in range(3):
+        saver.save_epoch(content(epoch), epoch, epoch)
+    assert names(tmp_path) == {'last', 'previous', 'model_best', 'checkpoint-1', 'checkpoint-2'}
+    assert epoch_in(tmp_path / 'model_best.pth.tar') == 2
+
+
+def test_disk_error_is_told(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, 'No space left on device')
+
+    saver = Saver(tmp_path, False, 2)
+    monkeypatch.setattr(saver_module.os, 'link', refuse)
+    monkeypatch.setattr(saver_module.shutil, 'copyfile', refuse)
+    with pytest.raises(DebiasError, match=r'checkpoint-0\.pth\.tar cannot be written: No space left on device'):
+        saver.save_epoch(content(0), 0, 1.0)
+    assert epoch_in(tmp_path / 'last.pth.tar') == 0

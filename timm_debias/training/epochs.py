@@ -1,0 +1,165 @@
+"""The epochs of a run: training, validation and checkpoints, in an order that can be stopped anywhere."""
+
+import argparse
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from timm.utils import distribute_bn
+
+from ..ranks import on_primary
+from .checkpoint import unwritable
+from .config import TrainConfig
+from .loop import Meters, Run, train_one_epoch
+from .randomness import kept_random_state
+from .saver import Saver
+from .signals import Stopped, StopSignals
+from .state import Position, capture
+from .summary import update_summary
+from .trackers import log_epoch
+
+_logger = logging.getLogger(__name__)
+
+Metrics = OrderedDict[str, Any]
+
+
+def eval_metric(config: TrainConfig) -> str:
+    """Return the metric that ranks the epochs."""
+    return config.run.eval_metric if config.data.val_split else 'loss'
+
+
+class Epochs:
+    """Trains epoch by epoch, and saves after each, every `--checkpoint-steps` updates and at a signal.
+
+    Args:
+        run: What trains.
+        args: Its flags, for the checkpoints.
+        validate: Measures the model, in all processes; None for no validation.
+        saver: Writes the checkpoints, in the first process alone.
+        results: What came out of the epochs before.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        args: argparse.Namespace,
+        validate: Callable[[], Metrics] | None,
+        saver: Saver | None,
+        results: list[dict[str, Any]],
+    ) -> None:
+        self.run = run
+        self.args = args
+        self.validate = validate
+        self.saver = saver
+        self.results = results
+        self.stop = StopSignals(run.machine)
+        run.on_update = self._after_update
+
+    def run_from(self, position: Position, meters: Meters) -> None:
+        """Train from a position to the last epoch.
+
+        Args:
+            position: Where to start.
+            meters: Means over the epoch so far.
+
+        Raises:
+            Stopped: a signal has come, and what it takes to go on is saved.
+            DebiasError: a file cannot be written.
+        """
+        with self.stop.noted():
+            epoch, batch = position
+            for number in range(epoch, self.run.num_epochs):
+                self._epoch(number, meters, batch)
+                meters, batch = Meters(self.run.machine), 0
+
+    def _epoch(self, epoch: int, meters: Meters, first_batch: int) -> None:
+        run, interval = self.run, self.run.config.run.val_interval
+        batches = len(run.loader)
+        if first_batch < batches:
+            train_one_epoch(run, epoch, meters, first_batch)
+            self._share_batch_norm()
+        train_metrics = meters.compute()
+        is_milestone = epoch + 1 in (run.config.run.save_epochs or ())
+        if (epoch + 1) % interval and epoch + 1 != run.num_epochs and not is_milestone:
+            if run.scheduler is not None:
+                run.scheduler.step(epoch + 1, metric=None)
+            return
+        eval_metrics = self._validated(Position(epoch, batches), meters)
+        result: dict[str, Any] = {'epoch': epoch, 'train': dict(train_metrics)}
+        if eval_metrics:
+            result['validation'] = dict(eval_metrics)
+        self._finish(result, is_milestone)
+
+    def _finish(self, result: dict[str, Any], is_milestone: bool) -> None:
+        """Step the schedule to the next epoch and save."""
+        run, epoch = self.run, result['epoch']
+        metric = result.get('validation', result['train'])[eval_metric(run.config)]
+        rates = [group['lr'] for group in run.optimizer.param_groups]
+        lr = sum(rates) / len(rates)
+        if run.scheduler is not None:
+            run.scheduler.step(epoch + 1, metric)
+        self.results.append(result)
+        content = capture(run, self.args, Position(epoch + 1), None, self.results)
+        on_primary(run.machine, lambda: self._save_epoch(content, result, metric, lr, is_milestone))
+
+    def _validated(self, position: Position, meters: Meters) -> Metrics | None:
+        """Return the metrics of validation; stopped in it, save an epoch that is trained and not yet validated."""
+        if self.validate is None:
+            return None
+        # Taken before, while all processes are here: stopped, each leaves validation on its own.
+        content = capture(self.run, self.args, position, meters, self.results)
+        if self._is_due(position):
+            on_primary(self.run.machine, lambda: self._save_step(content, position))
+        try:
+            # A loader draws where it has not started its workers yet, which depends on what ran before.
+            with self.stop.stopping_at_once(), kept_random_state(self.run.machine.device):
+                return self.validate()
+        except Stopped:
+            if self.saver is not None and not self._is_due(position):
+                self._save_step(content, position)
+            raise
+
+    def _after_update(self, epoch: int, batch: int, meters: Meters) -> None:
+        position = Position(epoch, batch)
+        stop = self.stop.agreed()
+        if stop is None and not self._is_due(position):
+            return
+        content = capture(self.run, self.args, position, meters, self.results)
+        on_primary(self.run.machine, lambda: self._save_step(content, position))
+        if stop is not None:
+            raise Stopped(stop)
+
+    def _is_due(self, position: Position) -> bool:
+        run, interval = self.run, self.run.config.run.recovery_interval
+        updates = position.epoch * run.updates_per_epoch + -(-position.batch // run.config.model.grad_accum_steps)
+        return bool(interval) and updates % interval == 0
+
+    def _share_batch_norm(self) -> None:
+        """Give all processes the same running statistics, as `--dist-bn` asks for it."""
+        run, norm = self.run, self.run.config.norm
+        if not run.machine.distributed or not norm.dist_bn or norm.sync_bn:
+            return
+        for ema in (False, True):
+            module = run.task.get_trainable_module(ema=ema)
+            if module is not None and not (ema and run.config.ema.model_ema_force_cpu):
+                distribute_bn(module, run.machine.world_size, norm.dist_bn == 'reduce')
+
+    def _save_epoch(
+        self, content: dict[str, Any], result: dict[str, Any], metric: float, lr: float, is_milestone: bool
+    ) -> None:
+        assert self.saver is not None
+        summary = self.saver.folder / 'summary.csv'
+        try:
+            # Before the checkpoint: stopped between the two, the run trains the epoch again and writes its row again.
+            row = update_summary(summary, result['epoch'], result['train'], result.get('validation'), lr)
+        except OSError as error:
+            raise unwritable(summary, error) from error
+        self.saver.save_epoch(content, result['epoch'], metric, is_milestone)
+        log_epoch(self.run.config, row)
+
+    def _save_step(self, content: dict[str, Any], position: Position) -> None:
+        assert self.saver is not None
+        update = -(-position.batch // self.run.config.model.grad_accum_steps) - 1
+        path = self.saver.save_step(content, position.epoch, update)
+        _logger.info(f'Saved {path}.')

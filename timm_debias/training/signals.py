@@ -1,0 +1,119 @@
+"""Stopping a run by a signal: it saves where it is and exits with the code of that signal."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ..ranks import host_group
+from .machine import Machine
+
+_logger = logging.getLogger(__name__)
+
+SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1', 'SIGINT') if hasattr(signal, name)]
+
+
+class Stopped(Exception):  # noqa: N818  Not an error: the run did what it was asked to.
+    """The run was asked to stop by a signal.
+
+    Attributes:
+        code: Exit code, 128 + the signal's number, as a shell gives for a process that it killed: 143 for SIGTERM, 138
+            for SIGUSR1 and 130 for SIGINT on Linux.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+class StopSignals:
+    """Notes SIGTERM, SIGUSR1 and SIGINT, and lets all processes stop after the same update.
+
+    The signals reach the processes of a run at different times, or only one of them. After every update each process
+    tells the others whether it has one, over the network of the hosts and while the next update is computed, so that
+    nobody waits; the answer is known one update later.
+
+    Args:
+        machine: Where this process runs.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.number: int | None = None
+        self._immediately = False
+        self._vote: tuple[torch.Tensor, Any] | None = None
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note the signals inside the `with` block instead of dying of them; a second SIGINT ends the process."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # Python lets only the main thread handle signals.
+            return
+        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def stopping_at_once(self) -> Iterator[None]:
+        """Raise `Stopped` as soon as there is a signal, wherever the `with` block is: for work that is not kept."""
+        self._immediately = True
+        try:
+            if self.number is not None:
+                raise Stopped(self.number)
+            yield
+        finally:
+            self._immediately = False
+
+    def agreed(self) -> int | None:
+        """Return the number of a signal that all processes know of, or None; to be called by all, once an update."""
+        if not self.machine.distributed:
+            return self.number
+        agreed = 0
+        if self._vote is not None:
+            numbers, work = self._vote
+            work.wait()
+            agreed = int(numbers)
+        if not agreed:
+            numbers = torch.tensor(self.number or 0)
+            group = host_group(dist.group.WORLD)
+            self._vote = numbers, dist.all_reduce(numbers, dist.ReduceOp.MAX, group=group, async_op=True)
+        return agreed or None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.number is None:
+            self.number = number
+            _logger.warning(f'{signal.Signals(number).name}: saving, then stopping.')
+        if self._immediately:
+            raise Stopped(number)
+
+
+def init_worker(worker_id: int) -> None:
+    """Let a signal for the whole job, as Slurm sends it, pass by a data worker: the training process stops it.
+
+    That process has to save first, and a worker that dies before is an error there.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, 'SIGUSR1'):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, 'sigwaitinfo'):  # Not on macOS, where SIGTERM for all processes stops without a checkpoint.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_when_told, args=(os.getppid(),), daemon=True).start()
+
+
+def _exit_when_told(parent: int) -> None:
+    """End this process at a SIGTERM of its parent, and at no other."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
