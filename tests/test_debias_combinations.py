@@ -2,7 +2,6 @@
 
 import csv
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from timm_debias.cli import main
 from timm_debias.flags import parse_with_yaml
 from timm_debias.multi_grid import MultiGrid
 from timm_debias.training.data import build_datasets, build_train_loader
-from timm_debias.training.loop import Run, train_one_epoch
+from timm_debias.training.loop import Meters, Run, train_one_epoch
 from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.optim import build_optimizer
@@ -46,13 +45,16 @@ def gradients(task, images, context=None):
 class Batches(list):
     """Batches, with the parts of a loader that the training loop looks at."""
 
-    dataset = batch_sampler = sampler = SimpleNamespace()
+    def set_position(self, epoch, batch):
+        assert batch == 0
 
 
 def train(task, batches, *flags):
     config = config_from_args(parse_with_yaml(build_parser(), [*FLAGS, *map(str, flags)]))
     optimizer = build_optimizer(config, task.get_trainable_module())
-    train_one_epoch(Run(config, Machine(torch.device('cpu')), task, Batches(batches), optimizer, num_epochs=1), 0)
+    machine = Machine(torch.device('cpu'))
+    run = Run(config, machine, task, Batches(batches), optimizer, num_epochs=1)
+    train_one_epoch(run, 0, Meters(machine))
 
 
 @pytest.mark.parametrize('grid', GRIDS.values(), ids=GRIDS)
@@ -143,7 +145,7 @@ def test_mixup_ends_after_its_last_epoch(colour_stylizer, images, epoch, is_mixe
     passed = []
     task.trainable_module.register_forward_pre_hook(lambda _, call: passed.append(call[0][:8]))
     run = Run(config, Machine(torch.device('cpu')), task, Batches([(images, LABELS)]), optimizer, num_epochs=4)
-    train_one_epoch(run, epoch)
+    train_one_epoch(run, epoch, Meters(run.machine))
     assert torch.equal(passed[0], images) != is_mixed
 
 

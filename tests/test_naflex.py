@@ -61,6 +61,6 @@ def test_patch_sizes(folder, tmp_path, capsys):
 
 
 def test_model_that_takes_images(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('timm_debias.training.train.train_one_epoch', lambda *_: pytest.fail('training has started'))
+    monkeypatch.setattr('timm_debias.training.epochs.train_one_epoch', lambda *_: pytest.fail('training has started'))
     assert run(folder, tmp_path, *NAFLEX) == 2
     assert '--naflex-loader needs a model that takes patches' in capsys.readouterr().err

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,11 +22,12 @@ from timm_debias.flags import parse_with_yaml
 from timm_debias.mix import draw_partners
 from timm_debias.stylizers import Stylizer
 from timm_debias.training import debias as debias_module
-from timm_debias.training.loop import Run, train_one_epoch
+from timm_debias.training.loop import Meters, Run, train_one_epoch
 from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.model import build_model, build_task, resolve_input
 from timm_debias.training.optim import build_optimizer, build_scheduler, resolve_lr
+from timm_debias.training.state import Position, set_schedule
 
 HPARAMS = Path(__file__).parents[1] / 'hparams'
 MEAN, STD = (
@@ -200,17 +200,20 @@ def our_epoch(name, recipe, state, batches, epoch, seed, monkeypatch):
     losses = []
     task.register_forward_hook(lambda *call: losses.append(call[-1]['loss'].item()))
     optimizer = build_optimizer(resolve_lr(config, config.model.batch_size, machine), model)
-    scheduler, _ = build_scheduler(config, optimizer, STEPS, epoch)
+    scheduler, _ = build_scheduler(config, optimizer, STEPS)
     normalised = [((images - MEAN) / STD, labels) for images, labels in batches]
     np.random.seed(seed)
-    train_one_epoch(Run(config, machine, task, Loader(normalised), optimizer, scheduler, num_epochs=epoch + 1), epoch)
+    run = Run(config, machine, task, Loader(normalised), optimizer, scheduler, num_epochs=epoch + 1)
+    set_schedule(run, Position(epoch))
+    train_one_epoch(run, epoch, Meters(machine))
     return losses, model.state_dict()
 
 
 class Loader(list):
     """Batches, with the parts of a loader that the training loop looks at."""
 
-    dataset = batch_sampler = sampler = SimpleNamespace()
+    def set_position(self, epoch, batch):
+        assert batch == 0
 
 
 def create_reference(recipe: Recipe) -> nn.Module:

@@ -34,7 +34,7 @@ def rates(config, updates_per_epoch=UPDATES):
     """The rate of every update, as the training loop steps the schedule."""
     parameter = torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.SGD([parameter], lr=config.schedule.lr)
-    scheduler, epochs = build_scheduler(config, optimizer, updates_per_epoch, start_epoch=0)
+    scheduler, epochs = build_scheduler(config, optimizer, updates_per_epoch)
     found = []
     for epoch in range(epochs):
         for update in range(updates_per_epoch):
@@ -73,7 +73,8 @@ def test_rate_at_every_step_of_a_recipe(name):
 def test_resumes_in_place():
     config = configure('-c', HPARAMS / 'resnet50.yaml', '--lr', 0.2)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.2)
-    build_scheduler(config, optimizer, UPDATES, start_epoch=3)
+    scheduler, _ = build_scheduler(config, optimizer, UPDATES)
+    scheduler.step_update(3 * UPDATES)
     assert optimizer.param_groups[0]['lr'] == pytest.approx(reference_rates(0.2, 4, [])[3 * UPDATES], rel=1e-9)
 
 

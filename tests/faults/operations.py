@@ -14,6 +14,7 @@ import timm
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 from training_runs import build_images, same_runs, train_command
 
 from timm_debias.training.checkpoint import read_checkpoint
@@ -68,12 +69,16 @@ def operations(inputs: Path) -> list[Operation]:
         flags += ['--benchmarks', 'imagenet-a,imagenet-r,imagenet-sketch', '--resume']
         return ['validate', *flags, '--results-dir', str(folder)]
 
+    def convert(folder: Path) -> list[str]:
+        return ['convert', str(model), '--arch', 'test_resnet', '--overwrite', '--out', str(folder)]
+
     corrupt = ('corrupted', '--corruptions', 'gaussian_noise', 'contrast', 'jpeg_compression')
     return [
         Operation('training', train('--model-ema'), same_runs_below, 14, 14, SAVING),
         Operation('training, 2 workers', train('-j', '2'), same_runs_below, 4),
         Operation('training, 2 processes', train('-b', '2'), same_runs_below, 8, world_size=2),
         Operation('validation', validate, same_files, 6, 6, ('timm_debias.validation.results:write_text',)),
+        Operation('conversion', convert, same_files, 4, 4, ('timm_debias.weights.convert:write_folder',)),
         Operation('data set, corrupted', make(*corrupt), same_files, 6),
         Operation('data set, stylised', make('stylized', '-b', '4'), same_files, 6),
     ]
@@ -124,6 +129,8 @@ def read(path: Path) -> None:
         json.loads(path.read_text())
     elif path.suffix == '.yaml':
         assert isinstance(yaml.safe_load(path.read_text()), dict)
+    elif path.suffix == '.safetensors':
+        load_file(path)
     elif path.suffix == '.csv':
         rows = list(csv.reader(path.open(newline='')))
         assert len({len(row) for row in rows}) == 1
