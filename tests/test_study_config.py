@@ -207,4 +207,6 @@ def test_list(tmp_path, capsys):
     state = {'train': run.train, 'validate': run.validate, 'status': 'failed'}
     (folder / 'run.json').write_text(json.dumps(state))
     assert main(['study', str(path), '--output', str(tmp_path / 'out'), '--list', '--runs', '*.0']) == 0
-    assert capsys.readouterr().out.split('\n')[:3] == ['plain.0: failed', 'double.0: missing', 'debiased.0: missing']
+    assert capsys.readouterr().out.splitlines() == [
+        'plain.0: failed, 4 epochs', 'double.0: missing, 8 epochs', 'debiased.0: missing, 4 epochs', '3 runs, 16 epochs'
+    ]  # fmt: skip
