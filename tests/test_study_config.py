@@ -155,7 +155,7 @@ def test_mistakes_in_the_file(tmp_path, change, message):
         (('validate/checkpoint', 'a'), "validate.py: 'checkpoint' is set by the study itself"),
         (('train/model', 'resnet5O'), "unknown model 'resnet5O'"),
         (('methods/debiased/debias_gamma', 2), 'noto.resnet.debiased.0: --debias-gamma is 2.0; it lies in [0, 1]'),
-        (('methods/debiased/debias', False), '--debias-gamma has no effect without --debias'),
+        (('methods/debiased/debias',), '--debias-gamma has no effect without --debias'),
         (('train/data_dir', '${DATEN}'), '${DATEN} stands for nothing; give --set DATEN=VALUE'),
         (('validate/benchmarks', 'fodler'), "unknown benchmark 'fodler'. Did you mean 'folder'"),
         (('validate/benchmarks',), 'name the benchmarks to measure'),
@@ -207,4 +207,6 @@ def test_list(tmp_path, capsys):
     state = {'train': run.train, 'validate': run.validate, 'status': 'failed'}
     (folder / 'run.json').write_text(json.dumps(state))
     assert main(['study', str(path), '--output', str(tmp_path / 'out'), '--list', '--runs', '*.0']) == 0
-    assert capsys.readouterr().out.split('\n')[:3] == ['plain.0: failed', 'double.0: missing', 'debiased.0: missing']
+    assert capsys.readouterr().out.splitlines() == [
+        'plain.0: failed, 4 epochs', 'double.0: missing, 8 epochs', 'debiased.0: missing, 4 epochs', '3 runs, 16 epochs'
+    ]  # fmt: skip

@@ -63,7 +63,7 @@ def collect(runs: Sequence[Run], folder: Path) -> Collected:
             rows.append(Row(*keys, error=state.get('error', '')))
             continue
         results = read_json(folder / run.name / RESULTS / 'results.json')
-        figures = dict(_figures(results['benchmarks'])) | _of_training(folder / run.name, state['seconds'])
+        figures = dict(figures_of(results['benchmarks'])) | _of_training(folder / run.name, state['seconds'])
         rows.append(Row(*keys, weights=results['weights'][:12], figures=figures))
         for name, entry in results['benchmarks'].items():
             _check_alike(protocols, run, name, entry)
@@ -90,7 +90,7 @@ def _check_alike(
             )
 
 
-def _figures(benchmarks: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
+def figures_of(benchmarks: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
     """Yield column and value, percent, of all figures that the report may show."""
     for name, entry in benchmarks.items():
         yield from ((f'{name}_{key}', value) for key, value in entry['headline'].items() if value is not None)

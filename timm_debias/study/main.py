@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import DebiasError
 from ..flags import Parser, add_flags, config_from, flag
 from ..log import setup_logging
+from ..training.config import ScheduleConfig
 from ..validation.model_lists import parse_shard
 from .collect import collect
 from .config import Study, read_study
@@ -70,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     variables = _variables(config.variables, output)
     chosen = select(runs, config.runs, parse_shard(config.shard))
     if config.list_runs:
-        for run in chosen:
-            print(f'{run.name}: {state_of(output / "runs", run)["status"]}')
+        _list(chosen, output / 'runs')
         return 0
     failed = False
     if not config.report_only:
@@ -94,6 +94,15 @@ def _check(config: StudyConfig) -> None:
         raise DebiasError(f'{" and ".join(given)} do not go together')
     if given and given != ['--list'] and (config.runs or config.shard != '1/1'):
         raise DebiasError(f'{given[0]} is for the whole study: leave --runs and --shard out')
+
+
+def _list(runs: Sequence[Run], folder: Path) -> None:
+    total = 0
+    for run in runs:
+        epochs = run.train.get('epochs', ScheduleConfig().epochs)
+        total += epochs
+        print(f'{run.name}: {state_of(folder, run)["status"]}, {epochs} epochs')
+    print(f'{len(runs)} runs, {total:,} epochs')
 
 
 def _variables(items: Sequence[str], output: Path) -> dict[str, str]:

@@ -202,20 +202,19 @@ class _Pool:
 def _write_flags(run: Run, folder: Path, launch: Launch) -> None:
     """Write the flags of both stages, so that each can be repeated by hand: `timm-debias train -c train.yaml`."""
     variables = run.variables | dict(launch.variables)
-    train = filled(run.train, variables) | {'seed': run.seed, 'output': str(folder.parent), 'experiment': run.name}
+    train = filled(run.train, variables) | {
+        'seed': run.seed,
+        'output': str(folder.parent),
+        'experiment': run.name,
+        'resume': 'auto',
+    }
     validate = filled(run.validate, variables) | {
         'checkpoint': str(folder / launch.checkpoint),
         'results_dir': str(folder / RESULTS),
         'resume': True,
     }
-    write_text(folder / 'train.yaml', yaml.safe_dump(train | _resume(folder)))
+    write_text(folder / 'train.yaml', yaml.safe_dump(train))
     write_text(folder / 'validate.yaml', yaml.safe_dump(validate))
-
-
-def _resume(folder: Path) -> dict[str, Any]:
-    """Return the flags of train.py that go on with an interrupted training."""
-    last = folder / 'last.pth.tar'
-    return {'resume': str(last)} if last.is_file() else {}
 
 
 def _commands(folder: Path, processes: int) -> list[list[str]]:
