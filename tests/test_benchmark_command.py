@@ -30,12 +30,16 @@ def test_suite(quick, tmp_path, capsys):
         'plain step, 2n images',
         'auxiliary batch norm',
         'debiased step, adain_lite',
+        'debiased step, adain_lite, stylised at 16',
+        'debiased step, adain_lite, stylised at 23',
+        'debiased step, adain_lite, stylised at 32',
         'rest of the debiased step',
         "reference's step",
         'stylisation, adain_lite',
         'stylisation, adain_vgg19',
         'stylisation, band_statistics',
         'stylisation, fourier_amplitude',
+        'debiased step, adain_lite, multi-grid',
         'peak memory',
         'arithmetic a second, plain step',
         'arithmetic a second, debiased step, adain_lite',
@@ -46,24 +50,43 @@ def test_suite(quick, tmp_path, capsys):
     assert all(row['limit'] is None for row in report['rows']), 'targets are those of ResNet-50'
     assert report['settings']['precision'] == 'float32'
     assert report['settings']['threads'] == torch.get_num_threads()
-    assert set(report['images_per_second']) == {'plain step', 'debiased step, adain_lite', "reference's step"}
+    assert set(report['images_per_second']) == {'plain step', 'debiased step, adain_lite'}
     assert capsys.readouterr().out == (tmp_path / 'benchmark.md').read_text()
 
 
 def test_check(quick, tmp_path, capsys):
-    assert cli.run('benchmark', [*TINY, '--output', str(tmp_path)]) == 0
+    argv = [*TINY, '--stylizers', 'band_statistics']
+    assert cli.run('benchmark', [*argv, '--output', str(tmp_path)]) == 0
     path = tmp_path / 'benchmark.json'
     report = json.loads(path.read_text())
     for row in report['rows']:
         row['value'] *= 0.1 if row['at_least'] else 10
     path.write_text(json.dumps(report))
-    again = [*TINY, '--output', str(tmp_path / 'again'), '--check', str(path)]
+    again = [*argv, '--output', str(tmp_path / 'again'), '--check', str(path)]
     assert cli.run('benchmark', again) == 0
     next(row for row in report['rows'] if row['name'] == 'peak memory')['value'] = 0.01
     path.write_text(json.dumps(report))
     capsys.readouterr()
     assert cli.run('benchmark', again) == 1
     assert 'Regression: peak memory' in capsys.readouterr().err
+
+
+def test_multi_grid_is_the_mean_over_its_updates(monkeypatch):
+    """Of four updates one is at 112 pixels, two at 158, one at 224."""
+    setup = Setup('resnet50', 224, 8, torch.device('cpu'))
+    seconds = {'plain step': [2.0, 4.0]}
+    for side, cost in ((112, 1.5), (158, 1.8), (224, 2.5)):
+        seconds[f'debiased step, x, stylised at {side}'] = [2 * cost, 4 * cost]
+    (row,) = suite._multi_grid_rows(seconds, ['x'], suite._multi_grid_shares(setup))
+    assert row.name == 'debiased step, x, multi-grid'
+    assert row.value == row.low == pytest.approx((1.5 + 2 * 1.8 + 2.5) / 4)
+
+
+def test_models_of_one_size_have_no_rows_for_multi_grid(caplog):
+    with caplog.at_level('INFO'):
+        shares = suite._multi_grid_shares(Setup('test_vit', 160, 2, torch.device('cpu')))
+    assert suite._multi_grid_rows({}, ['x'], shares) == []
+    assert 'No rows for multi-grid: test_vit does not take images of 113 pixels' in caplog.text
 
 
 def test_archs(tmp_path):
@@ -156,10 +179,10 @@ class TestOnCudaByStandIn:
     """What is asked of torch.cuda, without a device."""
 
     def test_rows(self, monkeypatch):
-        cuda = SimpleNamespace(device=torch.device('cuda'), model='x', img_size=1)
+        cuda = SimpleNamespace(device=torch.device('cuda'))
         monkeypatch.setattr(suite, 'busy_share', lambda step, device: 0.97)
         monkeypatch.setattr(suite, 'host_waits', lambda step: 0)
-        rows = suite._cuda_rows(cuda, {'debiased step, adain_lite': None}, 'adain_lite')
+        rows = suite._cuda_rows(cuda, step=None)
         assert [(row.name, row.value) for row in rows] == [('device busy', 0.97), ('waits of the host', 0.0)]
 
     def test_waits_are_counted_from_the_warnings_of_torch(self, monkeypatch):

@@ -1,6 +1,7 @@
 """The cost model, traffic between processes and the projection of recipes, against simulations and hand calculation."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import timm
@@ -11,10 +12,10 @@ from torch import nn
 from timm_debias import DebiasError, create_stylizer
 from timm_debias.benchmark import recipe as recipes
 from timm_debias.benchmark.archs import ArchResult, format_archs, measure_archs, predict
-from timm_debias.benchmark.config import ProjectConfig
-from timm_debias.benchmark.cost_model import CostModel, Measured, debiased_ratio, fit, leave_one_out
-from timm_debias.benchmark.recipe import Cost, counted_cost, format_projection, read_recipe
-from timm_debias.benchmark.size import Size
+from timm_debias.benchmark.config import ProjectConfig, SetupConfig
+from timm_debias.benchmark.cost_model import CostModel, Measured, debiased_ratio, fit, leave_one_out, size_shares
+from timm_debias.benchmark.recipe import Cost, format_projection, read_recipe, recipe_side, relative_work
+from timm_debias.benchmark.size import Size, count_macs, model_size
 from timm_debias.benchmark.steps import Setup
 from timm_debias.benchmark.timing import Ratio
 from timm_debias.benchmark.traffic import (
@@ -24,6 +25,7 @@ from timm_debias.benchmark.traffic import (
     gathered_style_bytes,
     payload,
 )
+from timm_debias.multi_grid import MultiGrid
 
 SIZES = [Size(0, int(macs), int(activations)) for macs, activations in ((1e9, 1e7), (4e9, 2e7), (3e8, 9e6), (2e8, 1e6))]
 
@@ -49,9 +51,14 @@ class TestCostModel:
             assert error(found) < error(CostModel(*(factor * coefficient for coefficient in found)))
 
     def test_debiased_ratio(self):
-        """Two plain steps and the stylisation; with multi-grid half the pixels cost half of both."""
+        """Two plain steps and the stylisation."""
         assert debiased_ratio(plain=2.0, stylisation=0.5) == 2.25
-        assert debiased_ratio(plain=2.0, stylisation=0.5, stylised_share=0.5) == 1.625
+
+    def test_size_shares(self):
+        """Decays at epochs 30, 60 and 90 of 100, as the reference trains ResNet-50."""
+        shares = size_shares(MultiGrid((30, 60, 90, 100)), 224, 100)
+        assert shares == {112: 0.25, 158: 0.5, 224: 0.25}
+        assert size_shares(MultiGrid((1, 3), min_size=200), 224, 3) == pytest.approx({200: 5 / 6, 224: 1 / 6})
 
 
 class TestTraffic:
@@ -91,6 +98,10 @@ def write_recipe(folder, name='tiny', **changes):
     (folder / f'{name}.yaml').write_text(yaml.safe_dump(values))
 
 
+def replace_model(recipe, model):
+    return replace(recipe, model=replace(recipe.model, model=model, img_size=None))
+
+
 class TestProjection:
     def test_hours_by_hand(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -107,9 +118,30 @@ class TestProjection:
         assert '| 8 | 7.29 | 175.0 | 1.95 | 5.6 | 45 |' in text
         assert '| 1,024 | 0.06 | 199.8 | 2.23 | 6.4 | 6,547 |' in text
 
-    def test_counted_cost(self):
+    @pytest.mark.parametrize(('multi_grid', 'sides'), [(False, [64] * 4), (True, [32, 45, 45, 64])])
+    def test_relative_work(self, tmp_path, monkeypatch, multi_grid, sides):
         """A step is three forward passes; stylising is one of the stylizer."""
-        assert counted_cost(0.001, model_macs=4_000, stylizer_macs=1_200).ratio == pytest.approx(2.1)
+        monkeypatch.chdir(tmp_path)
+        write_recipe(tmp_path / 'hparams', debias_multi_grid=multi_grid)
+        stylizer = create_stylizer('adain_lite')
+        macs = {side: model_size('test_resnet', side).macs for side in (32, 45, 64)}
+        stylised = sum(3 * macs[side] + count_macs(stylizer, side) for side in sides) / 4
+        assert relative_work(read_recipe('tiny'), stylizer) == pytest.approx(1 + stylised / (3 * macs[64]))
+
+    def test_multi_grid_is_measured_at_its_sizes(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        write_recipe(tmp_path / 'hparams', debias_multi_grid=True)
+        costs = {'plain': [0.2], '32': [0.3], '45': [0.4], '64': [0.46]}
+
+        def timed(calls, repeats, device):
+            assert list(calls) == list(costs)
+            return costs
+
+        monkeypatch.setattr(recipes, 'time_in_turns', timed)
+        config = SetupConfig(model='test_resnet', img_size=64, batch_size=2, device='cpu')
+        cost = recipes._measured_cost(read_recipe('tiny'), config, create_stylizer('band_statistics'), 1)
+        assert cost.plain == 0.1
+        assert cost.ratio == pytest.approx((0.3 + 2 * 0.4 + 0.46) / 4 / 0.2)
 
     def test_measured_or_given(self, tmp_path, monkeypatch, capsys):
         from timm_debias import cli
@@ -135,9 +167,11 @@ class TestProjection:
         with pytest.raises(DebiasError, match=r'absent\.yaml'):
             read_recipe('absent.yaml')
 
-    def test_size_of_the_model_where_the_recipe_names_none(self):
-        assert recipes._default_size('test_vit') == 160
-        assert recipes._default_size('resnet50.a1_in1k') == 224
+    def test_size_of_the_model_where_the_recipe_names_none(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        write_recipe(tmp_path / 'hparams')
+        for model, side in (('test_vit', 160), ('resnet50.a1_in1k', 224)):
+            assert recipe_side(replace_model(read_recipe('tiny'), model)) == side
 
 
 class TestArchs:

@@ -57,6 +57,16 @@ def test_debiased_step_trains_both_batch_norms_once_for_all_stylizers():
     assert after['bn1.num_batches_tracked'] == after['bn1.aux_bn.num_batches_tracked'] == 2
 
 
+@pytest.mark.parametrize(('side', 'expected'), [(None, [(8, 32)]), (16, [(4, 32), (4, 16)]), (32, [(4, 32), (4, 32)])])
+def test_sizes_of_multi_grid(side, expected):
+    debiased = DebiasedModel(SETUP)
+    passed = []
+    first = next(module for module in debiased.module.modules() if isinstance(module, torch.nn.Conv2d))
+    first.register_forward_hook(lambda module, inputs, output: passed.append((len(inputs[0]), inputs[0].shape[-1])))
+    debiased.step(create_stylizer('band_statistics'), side)()
+    assert passed == expected
+
+
 def test_classify_step_costs_no_stylisation(monkeypatch):
     debiased = DebiasedModel(SETUP)
     step = debiased.classify_step()

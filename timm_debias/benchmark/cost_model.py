@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..multi_grid import MultiGrid
 from .size import Size
 
 
@@ -54,15 +55,21 @@ def leave_one_out(measured: Sequence[Measured]) -> list[float]:
     return [fit([*measured[:index], *measured[index + 1 :]]).seconds(one.size) for index, one in enumerate(measured)]
 
 
-def debiased_ratio(plain: float, stylisation: float, stylised_share: float = 1.0) -> float:
-    """Return the cost of a debiased step in plain steps.
+def debiased_ratio(plain: float, stylisation: float) -> float:
+    """Return the debiased step in plain steps, from what a plain step and stylising cost for an image."""
+    return 2 + stylisation / plain
+
+
+def size_shares(multi_grid: MultiGrid, side: int, epochs: int) -> dict[int, float]:
+    """Return the sides of stylised images in pixels, ascending, and the share of all updates with each.
 
     Args:
-        plain: Cost of the plain step for one image.
-        stylisation: Cost of stylising one image of that size.
-        stylised_share: Pixels of a stylised image over those of a clean one; below 1 with multi-grid.
+        multi_grid: The sizes.
+        side: Side of the clean images.
+        epochs: Length of the schedule; its epochs have an even number of updates, or many.
     """
-    return 1 + stylised_share * (1 + stylisation / plain)
+    sides = [multi_grid.size((side, side), epoch, update)[0] for epoch in range(epochs) for update in (0, 1)]
+    return {one: sides.count(one) / len(sides) for one in sorted(set(sides))}
 
 
 def _alone(column: torch.Tensor) -> float:

@@ -9,14 +9,16 @@ import timm
 
 from ..errors import DebiasError, did_you_mean
 from ..flags import parse_with_yaml
+from ..multi_grid import MultiGrid
 from ..stylizers import Stylizer
 from ..training.config import TrainConfig
 from ..training.main import build_parser, config_from_args
+from ..training.optim import lr_stage_ends
 from .config import BenchmarkConfig, ProjectConfig, SetupConfig, setup_from
-from .cost_model import debiased_ratio
+from .cost_model import size_shares
 from .device_use import STEP
 from .size import count_macs, model_size
-from .steps import DebiasedModel, PlainModel
+from .steps import DebiasedModel, PlainModel, Step
 from .suite import every_stylizer
 from .timing import ratio_of, summary, time_in_turns
 from .traffic import Payload, all_reduce_bytes, exchanged_style_bytes, gathered_style_bytes, payload
@@ -31,7 +33,13 @@ _BACKWARD = 2 / 3
 
 @dataclass(frozen=True)
 class Cost:
-    """What one device does: seconds of a plain step for one image, and the debiased step in plain steps."""
+    """What one device does.
+
+    Attributes:
+        plain: Seconds of a plain step for one image.
+        ratio: The debiased step in plain steps, averaged over the recipe's updates.
+        source: Where these come from, in a sentence without its full stop.
+    """
 
     plain: float
     ratio: float
@@ -46,16 +54,16 @@ def project(config: BenchmarkConfig, setup_config: SetupConfig, project_config: 
     """
     name = str(config.project_recipe)
     recipe = read_recipe(name)
-    size = recipe.model.img_size or _default_size(recipe.model.model)
+    model, side = recipe.model.model, recipe_side(recipe)
     if (setup_config.model, setup_config.img_size) != (SetupConfig.model, SetupConfig.img_size):
         raise DebiasError(f'--model and --img-size are those of the recipe {name}: leave them out')
     stylizer = _stylizer(recipe.debias.debias_stylizer)
     if project_config.images_per_second is None:
-        cost = _measured_cost(config, replace(setup_config, model=recipe.model.model, img_size=size), stylizer)
+        cost = _measured_cost(recipe, replace(setup_config, model=model, img_size=side), stylizer, config.repeats)
     else:
-        macs = model_size(recipe.model.model, size).macs
-        cost = counted_cost(1 / project_config.images_per_second, macs, count_macs(stylizer, size))
-    sent = payload(timm.create_model(recipe.model.model), stylizer.cpu(), size)
+        source = 'Plain speed as given, ratio from multiply-adds'
+        cost = Cost(1 / project_config.images_per_second, relative_work(recipe, stylizer), source)
+    sent = payload(timm.create_model(model), stylizer.cpu(), side)
     return format_projection(name, recipe, cost, sent, project_config)
 
 
@@ -78,26 +86,40 @@ def read_recipe(name: str) -> TrainConfig:
     return recipe
 
 
-def counted_cost(plain: float, model_macs: int, stylizer_macs: int) -> Cost:
-    """Return the cost for known seconds of a plain step for one image, the ratio taken from multiply-adds."""
-    ratio = debiased_ratio(STEP * model_macs, stylizer_macs)
-    return Cost(plain, ratio, 'Plain speed as given, ratio from multiply-adds')
+def recipe_side(recipe: TrainConfig) -> int:
+    """Return the side of the recipe's images in pixels."""
+    if recipe.model.img_size is not None:
+        return recipe.model.img_size
+    cfg: Any = timm.get_pretrained_cfg(recipe.model.model)
+    return (cfg.input_size if cfg is not None else (3, 224, 224))[-1]
 
 
-def stylised_share(recipe: TrainConfig) -> float:
-    """Return the pixels of a stylised image over those of a clean one, on average over the recipe."""
-    return 1.0
+def stylised_shares(recipe: TrainConfig) -> dict[int, float]:
+    """Return the sides of the recipe's stylised images in pixels, and the share of all updates with each."""
+    side = recipe_side(recipe)
+    if not recipe.debias.debias_multi_grid:
+        return {side: 1.0}
+    multi_grid = MultiGrid(lr_stage_ends(recipe), recipe.debias.debias_min_size)
+    return size_shares(multi_grid, side, recipe.schedule.epochs)
+
+
+def relative_work(recipe: TrainConfig, stylizer: Stylizer) -> float:
+    """Return the multiply-adds of debiased training over those of plain training on the clean images."""
+    clean = STEP * model_size(recipe.model.model, recipe_side(recipe)).macs
+    stylised = 0.0
+    for side, share in stylised_shares(recipe).items():
+        stylised += share * (STEP * model_size(recipe.model.model, side).macs + count_macs(stylizer, side))
+    return 1 + stylised / clean
 
 
 def format_projection(name: str, recipe: TrainConfig, cost: Cost, sent: Payload, project_config: ProjectConfig) -> str:
     """Return the projection as Markdown: hours on the devices asked for, then traffic and hours on more of them."""
-    share = stylised_share(recipe)
-    ratio = 1 + share * (cost.ratio - 1)
+    ratio, sides = cost.ratio, ', '.join(f'{side} ({share:.0%})' for side, share in stylised_shares(recipe).items())
     epochs, batch, world = recipe.schedule.epochs, recipe.model.batch_size, project_config.world_size
     hours = epochs * project_config.num_images * cost.plain / 3600
     lines = [
         f'{name}: {recipe.model.model}, {epochs} epochs of {project_config.num_images:,} images, {batch} clean images '
-        f'a process, stylizer {recipe.debias.debias_stylizer}, stylised images of {share:.2f} of the pixels.',
+        f'a process, stylizer {recipe.debias.debias_stylizer}, stylised images of {sides} pixels a side.',
         f'{cost.source}; validation and waiting for data come on top.',
         '',
         '| | plain | debiased |',
@@ -137,13 +159,16 @@ def _traffic_lines(batch: int, step: float, device_hours: float, sent: Payload) 
     return lines
 
 
-def _measured_cost(config: BenchmarkConfig, setup_config: SetupConfig, stylizer: Stylizer) -> Cost:
+def _measured_cost(recipe: TrainConfig, setup_config: SetupConfig, stylizer: Stylizer, repeats: int) -> Cost:
     setup = setup_from(setup_config)
-    n = setup.batch_size
-    calls = {'plain': PlainModel(setup).step(n), 'debiased': DebiasedModel(setup).step(stylizer)}
+    n, shares = setup.batch_size, stylised_shares(recipe)
     _logger.info(f'Measuring {setup.model} at {setup.img_size} pixels with {n} clean images on {setup.device}.')
-    seconds = time_in_turns(calls, config.repeats, setup.device)
-    ratio = ratio_of(seconds['debiased'], seconds['plain']).median
+    debiased = DebiasedModel(setup)
+    calls: dict[str, Step] = {'plain': PlainModel(setup).step(n)}
+    for side in shares:
+        calls[str(side)] = debiased.step(stylizer, side if recipe.debias.debias_multi_grid else None)
+    seconds = time_in_turns(calls, repeats, setup.device)
+    ratio = sum(share * ratio_of(seconds[str(side)], seconds['plain']).median for side, share in shares.items())
     return Cost(summary(seconds['plain']).median / n, ratio, f'Measured on this {setup.device.type}, {n} clean images')
 
 
@@ -152,8 +177,3 @@ def _stylizer(name: str) -> Stylizer:
     if name not in stylizers:
         raise DebiasError(f"--project-recipe: unknown stylizer '{name}'. {did_you_mean(name, stylizers)}")
     return stylizers[name]
-
-
-def _default_size(model: str) -> int:
-    cfg: Any = timm.get_pretrained_cfg(model)
-    return (cfg.input_size if cfg is not None else (3, 224, 224))[-1]

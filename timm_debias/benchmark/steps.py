@@ -14,6 +14,7 @@ from timm.utils import NativeScaler
 from torch import nn
 
 from ..errors import DebiasError
+from ..multi_grid import MultiGrid
 from ..stylizers import Stylizer
 from ..stylizers.base import Features, Style
 from ..task import DebiasTask, create_debias_task
@@ -170,18 +171,26 @@ class DebiasedModel:
     def __init__(self, setup: Setup, module: nn.Module | None = None) -> None:
         self.setup = setup
         self.module = setup.create_model() if module is None else module
-        # The first task adds the auxiliary batch norms, which the optimizer has to know.
         self.compiled: nn.Module | None = None
-        self.task(Unchanged())
+        # The first task adds what optimizer and compilation have to know: auxiliary batch norms and the second pass.
+        self.task(Unchanged(), setup.img_size)
         self.trained = Trained(setup, self.module)
 
-    def task(self, stylizer: Stylizer) -> DebiasTask:
-        """Return the debiased task with `stylizer`."""
+    def task(self, stylizer: Stylizer, side: int | None = None) -> DebiasTask:
+        """Return the debiased task with `stylizer`.
+
+        Args:
+            stylizer: Style transfer.
+            side: Side of the stylised images in pixels, as multi-grid makes them: from half of the clean images' up.
+                None without multi-grid.
+        """
         task = create_debias_task(
             self.module,
             stylizer.to(self.setup.device),
             alpha=ALPHA,
             aux_bn=any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.module.modules()),
+            # The first update takes the smallest size there is.
+            multi_grid=None if side is None else MultiGrid((1,), min_size=side),
             generator=torch.Generator().manual_seed(_SEED),
             verbose=False,
         )
@@ -191,9 +200,9 @@ class DebiasedModel:
             task.trainable_module = self.compiled
         return task
 
-    def step(self, stylizer: Stylizer) -> Step:
-        """Return the whole debiased step."""
-        task = self.task(stylizer)
+    def step(self, stylizer: Stylizer, side: int | None = None) -> Step:
+        """Return the whole debiased step; the arguments are those of `task`."""
+        task = self.task(stylizer, side)
         batch = task.normalize(self.setup.images()), self.setup.labels(self.trained.module.num_classes)
         held = (*batch, *stylizer.parameters(), *stylizer.buffers())
         return Step(self.setup, self.trained, lambda: task(*batch)['loss'], held)

@@ -3,14 +3,18 @@
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
+from operator import mul
 from typing import Any, NamedTuple
 
 import timm
 import torch
 
+from ..errors import DebiasError
+from ..multi_grid import MultiGrid
 from ..stylizers import Stylizer, create_stylizer, list_stylizers
 from ..stylizers.adain_vgg19 import AdainVgg19
+from .cost_model import size_shares
 from .device_use import arithmetic_share, busy_share, host_waits, matmul_rate, step_macs
 from .loading import measure_loading
 from .memory import peak_bytes
@@ -26,6 +30,7 @@ PLAIN_STEPS = 'plain steps'
 TARGET_STYLIZER = 'adain_lite'
 _LIMITS = {
     f'debiased step, {TARGET_STYLIZER}': {'cpu': 2.3, 'cuda': 2.2},
+    f'debiased step, {TARGET_STYLIZER}, multi-grid': {'cpu': 1.7, 'cuda': 1.6},
     'auxiliary batch norm': {'cpu': 1.05, 'cuda': 1.03},
     'rest of the debiased step': {'cpu': 0.02, 'cuda': 0.02},
     'peak memory': {'cpu': 1.1, 'cuda': 1.1},
@@ -63,37 +68,65 @@ def measure_steps(setup: Setup, stylizers: Mapping[str, Stylizer], repeats: int,
 
     Args:
         setup: What to measure with.
-        stylizers: Those that whole steps are measured with.
+        stylizers: Those that whole steps are measured with; the first one's is looked at more closely.
         repeats: Turns.
         is_suite: Measure all that has a target, further stylizers and the reference's step.
+
+    Raises:
+        DebiasError: the model cannot be created, or does not take images of the setup's size.
     """
     size, n = model_size(setup.model, setup.img_size), setup.batch_size
+    shares = _multi_grid_shares(setup)
+    steps = _steps(setup, stylizers, shares)
+    if is_suite:
+        steps |= _suite_steps(setup)
+    shown = {**every_stylizer(), **stylizers} if is_suite else stylizers
+    stylisations = {f'stylisation, {name}': stylise_call(setup, stylizer) for name, stylizer in shown.items()}
+    seconds = time_in_turns({**steps, **stylisations}, repeats, setup.device)
+    rows = _rows(seconds)
+    rows += _multi_grid_rows(seconds, stylizers, shares)
+    whole = f'debiased step, {next(iter(stylizers))}'
+    rows.append(_memory_row(setup, steps[whole], steps['plain step, 2n images']))
+    if setup.device.type == 'cuda':
+        rows += _cuda_rows(setup, steps[whole])
+    rows += _arithmetic_rows(setup, size.macs, stylizers, seconds, repeats)
+    medians = {name: summary(values).median for name, values in seconds.items()}
+    speeds = {name: n / medians[name] for name in ('plain step', whole)}
+    return Measurement(_with_limits(setup, rows), medians, speeds)
+
+
+def _steps(setup: Setup, stylizers: Mapping[str, Stylizer], sides: Iterable[int]) -> dict[str, Step]:
     plain, debiased = PlainModel(setup), DebiasedModel(setup)
-    steps: dict[str, Step] = {'plain step': plain.step(n), 'plain step, 2n images': plain.step(2 * n)}
+    n = setup.batch_size
+    steps = {'plain step': plain.step(n), 'plain step, 2n images': plain.step(2 * n)}
     steps['classify'] = debiased.classify_step()
     for name, stylizer in stylizers.items():
         steps[f'debiased step, {name}'] = debiased.step(stylizer)
-    reference = reference_step(setup) if is_suite else None
-    if is_suite:
-        steps['rest of the debiased step'] = rest_step(setup)
-        if reference is None:
-            _logger.info(f'{setup.model} has none of the batch norms that the reference splits: no row for its step.')
-        else:
-            steps["reference's step"] = reference
-    shown = {**every_stylizer(), **stylizers} if is_suite else dict(stylizers)
-    calls: dict[str, Callable[[], object]] = dict(steps)
-    calls |= {f'stylisation, {name}': stylise_call(setup, stylizer) for name, stylizer in shown.items()}
-    on_cuda = setup.device.type == 'cuda'
-    seconds = time_in_turns(calls, repeats, setup.device)
-    rows = _rows(setup, seconds)
-    rows.append(_memory_row(setup, steps, next(iter(stylizers))))
-    if on_cuda:
-        rows += _cuda_rows(setup, steps, next(iter(stylizers)))
-    medians = {name: summary(values).median for name, values in seconds.items()}
-    whole = [name for name in steps if name in ('plain step', "reference's step") or name.startswith('debiased step')]
-    speeds = {name: n / medians[name] for name in whole}
-    rows += _arithmetic_rows(setup, size.macs, stylizers, seconds, repeats)
-    return Measurement(rows, medians, speeds)
+        for side in sides:
+            steps[f'debiased step, {name}, stylised at {side}'] = debiased.step(stylizer, side)
+    return steps
+
+
+def _suite_steps(setup: Setup) -> dict[str, Step]:
+    steps = {'rest of the debiased step': rest_step(setup)}
+    reference = reference_step(setup)
+    if reference is None:
+        _logger.info(f'{setup.model} has none of the batch norms that the reference splits: no row for its step.')
+    else:
+        steps["reference's step"] = reference
+    return steps
+
+
+def _multi_grid_shares(setup: Setup) -> dict[int, float]:
+    """Return the sides of multi-grid with the share of updates of each; nothing for a model that does not take them."""
+    shares = size_shares(MultiGrid((2,)), setup.img_size, epochs=2)
+    try:
+        for side in shares:
+            model_size(setup.model, side)
+    except DebiasError as error:
+        _logger.info(f'No rows for multi-grid: {error}')
+        return {}
+    return shares
 
 
 def loading_rows(setup: Setup, repeats: int) -> list[Row]:
@@ -134,34 +167,38 @@ def precision_name(setup: Setup) -> str:
     return dtype if setup.amp_dtype is None else f'amp {dtype}'
 
 
-def _rows(setup: Setup, seconds: Mapping[str, list[float]]) -> list[Row]:
-    base = seconds['plain step']
+def _rows(seconds: Mapping[str, list[float]]) -> list[Row]:
     rows = []
     for name, own in seconds.items():
         if name == 'classify':
             ratio = ratio_of(own, seconds['plain step, 2n images'])
             rows.append(Row.of('auxiliary batch norm', 'plain steps on 2n images', ratio))
         elif name != 'plain step':
-            rows.append(Row.of(name, PLAIN_STEPS, ratio_of(own, base)))
-    return _with_limits(setup, rows)
+            rows.append(Row.of(name, PLAIN_STEPS, ratio_of(own, seconds['plain step'])))
+    return rows
 
 
-def _memory_row(setup: Setup, steps: Mapping[str, Step], stylizer: str) -> Row:
-    peaks = [
-        peak_bytes(step, setup.device) + step.held_bytes()
-        for step in (steps[f'debiased step, {stylizer}'], steps['plain step, 2n images'])
-    ]
-    row = Row.of('peak memory', 'of a plain step on 2n images', summary([peaks[0] / peaks[1]]))
-    return _with_limits(setup, [row])[0]
+def _multi_grid_rows(
+    seconds: Mapping[str, list[float]], stylizers: Iterable[str], shares: Mapping[int, float]
+) -> list[Row]:
+    rows = []
+    for name in stylizers if shares else ():
+        at_sides = [seconds[f'debiased step, {name}, stylised at {side}'] for side in shares]
+        means = [sum(map(mul, shares.values(), turn)) for turn in zip(*at_sides, strict=True)]
+        rows.append(Row.of(f'debiased step, {name}, multi-grid', PLAIN_STEPS, ratio_of(means, seconds['plain step'])))
+    return rows
 
 
-def _cuda_rows(setup: Setup, steps: Mapping[str, Step], stylizer: str) -> list[Row]:
-    step = steps[f'debiased step, {stylizer}']
-    rows = [
+def _memory_row(setup: Setup, debiased: Step, plain: Step) -> Row:
+    ours, theirs = (peak_bytes(step, setup.device) + step.held_bytes() for step in (debiased, plain))
+    return Row.of('peak memory', 'of a plain step on 2n images', summary([ours / theirs]))
+
+
+def _cuda_rows(setup: Setup, step: Step) -> list[Row]:
+    return [
         Row.of('device busy', 'of the time', summary([busy_share(step, setup.device)]), at_least=True),
         Row.of('waits of the host', 'a step', summary([float(host_waits(step))])),
     ]
-    return _with_limits(setup, rows)
 
 
 def _arithmetic_rows(
