@@ -8,7 +8,7 @@ from .combinations import check_combinations
 from .config import ValidateConfig, ValidateDataConfig
 from .many import names_many
 from .model import check_model
-from .selection import check_suite
+from .selection import check_suite, check_wanted
 
 _MAX_SEED = 2**32 - 1
 """NumPy takes no larger one."""
@@ -55,6 +55,7 @@ def check_config(config: ValidateConfig) -> None:
         if run.results_format != 'csv' and not run.results_file:
             raise DebiasError('--results-format is the format of --results-file, which is not given')
     check_suite(config)
+    check_wanted(config)
 
 
 def _check_numbers(config: ValidateConfig) -> None:

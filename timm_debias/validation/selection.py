@@ -13,7 +13,7 @@ from .model_lists import parse_shard
 
 
 def check_suite(config: ValidateConfig) -> None:
-    """Raise `DebiasError` for the first flag of the suite that is wrong."""
+    """Raise `DebiasError` for the first flag of the suite that is wrong; `check_wanted` looks at the data."""
     suite, model = config.suite, config.model
     if not suite.benchmarks:
         given = _given(suite)
@@ -46,13 +46,14 @@ def check_suite(config: ValidateConfig) -> None:
         if (suite.epsilons or []).count(epsilon) > 1:
             raise DebiasError(f'--epsilons names {epsilon:g} twice')
     _check_flags(suite)
-    if suite.benchmarks != 'all':
-        _check_wanted(config)
 
 
-def _check_wanted(config: ValidateConfig) -> None:
+def check_wanted(config: ValidateConfig) -> None:
     """Raise `DebiasError` where a benchmark that is named cannot be measured, as far as is known without the model."""
-    suite, wanted = config.suite, wanted_benchmarks(config.suite)
+    suite = config.suite
+    if not suite.benchmarks or suite.benchmarks == 'all':
+        return
+    wanted = wanted_benchmarks(suite)
     placed = _placed_folders(suite)
     unused = sorted(set(placed).difference(*(benchmark.needs for benchmark in wanted)))
     if unused:
