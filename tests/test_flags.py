@@ -1,5 +1,6 @@
 """Flags from dataclasses, and YAML defaults for them."""
 
+import argparse
 import shlex
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ class Config:
     fast: bool = flag(False, 'a switch')
     sizes: list[int] = flag([1, 2], 'a list', nargs='+', type=int)
     mode: str = flag('x', 'a choice', choices=['x', 'y'])
+    warm: bool | None = flag(None, 'on, off or neither', action=argparse.BooleanOptionalAction)
     plain: int = 3
 
 
@@ -122,7 +124,8 @@ def test_command_line_mistakes(argv, message):
     'argv',
     [
         [],
-        ['--name', 'a b; $x'],
+        ['--name', 'a b; $x', '--warm'],
+        ['--no-warm'],
         ['--count', '4', '--rate', '2.0', '--fast', '--sizes', '5', '6', '--mode', 'y'],
     ],
 )

@@ -239,6 +239,7 @@ def test_default_home(monkeypatch, tmp_path):
     ('text', 'words'),
     [
         ('a.b: {architecture: resnet50, data: in1k, license: mit, urll: x}', "unknown key 'urll'. Did you mean 'url'"),
+        ('a.b: {architecture: resnet50, data: in1k, license: mit}', 'no place of the weights'),
         ('a.b: {architecture: resnet50, data: in1k, license: mit, url: x}', 'url needs sha256'),
         ('a.b: {architecture: r, data: in1k, license: m, url: x, sha256: 12}', 'url needs sha256'),
         ('a.b: {architecture: r, data: in1k, license: m, url: x, packed: y, sha256: z}', 'one place'),

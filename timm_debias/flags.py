@@ -97,7 +97,10 @@ def command_line(parser: Parser, values: Mapping[str, Any]) -> str:
         if value == action.default or action.dest == 'help':
             continue
         items = [f'{key}={item}' for key, item in value.items()] if isinstance(value, dict) else value
-        words += [max(action.option_strings, key=len)] if action.option_strings else []
+        if isinstance(action, argparse.BooleanOptionalAction):
+            words += [name for name in action.option_strings if name.startswith('--no-') != value]
+        elif action.option_strings:
+            words += [max(action.option_strings, key=len)]
         if action.nargs != 0:
             words += map(str, items if isinstance(items, (list, tuple)) else [items])
     return shlex.join(words)

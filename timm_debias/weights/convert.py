@@ -21,7 +21,7 @@ from .checkpoints import Checkpoint, read_checkpoint
 from .folder import AUX_WEIGHTS, Release, check_new, write_folder
 from .manifest import DATA, PAGE, Entry, entries
 from .network import count_classes, create_network, fit
-from .verify import find_images, largest_difference, network_after, network_before, read_images
+from .verify import largest_difference, network_after, network_before, read_images, sample_images
 
 _logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def convert(config: ConvertConfig) -> None:
     folder = Path(config.output)
     check_new(folder, config.overwrite)
     entry = entries().get(config.name)
-    images = find_images(config.verify) if config.verify else []
+    images = sample_images(config.verify) if config.verify else []
     checkpoint = read_checkpoint(Path(config.checkpoint), config.use_ema)
     if checkpoint.has_ema and not checkpoint.is_ema:
         _logger.info('The checkpoint holds a moving average of the weights too; --use-ema takes it.')

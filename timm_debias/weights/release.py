@@ -43,7 +43,14 @@ _OF_THE_MACHINE = (
 )  # fmt: skip
 """Flags that say where a run was made, not what it is."""
 
-_PATHS = ('initial_checkpoint', 'pretrained_path', 'class_map', 'class_stats', 'debias_stylizer_weights')
+_PATHS = (
+    'initial_checkpoint',
+    'pretrained_path',
+    'class_map',
+    'class_stats',
+    'debias_stylizer_weights',
+    'debias_style_dir',
+)
 """Flags that name files, of which the folder on the trainer's machine concerns nobody."""
 
 _MODELS = ('model', 'kd_model_name')
@@ -195,11 +202,12 @@ def describe(architecture: str, config: TrainConfig) -> str:
     if not debias.debias:
         return f'`{architecture}`, trained {start} on {data}, without debiasing.'
     bias = {'debiased': 'debiased', 'shape': 'shape-biased', 'texture': 'texture-biased'}[debias.debias_mode]
-    norm = 'one batch norm' if debias.no_debias_aux_bn else 'auxiliary batch norm'
+    options = [f'γ = {debias.gamma:g}', f'α = {debias.debias_alpha:g}', f'stylizer {debias.debias_stylizer}']
+    options += ['one batch norm' if debias.no_debias_aux_bn else 'auxiliary batch norm']
+    options += ['multi-grid'] * debias.debias_multi_grid + ['styles of a folder'] * bool(debias.debias_style_dir)
     return (
         f'`{architecture}`, {bias}: trained {start} on {data} and stylised images (Li et al., *Shape-Texture '
-        f'Debiased Neural Network Training*, ICLR 2021): γ = {debias.gamma:g}, α = {debias.debias_alpha:g}, stylizer '
-        f'{debias.debias_stylizer}, {norm}.'
+        f'Debiased Neural Network Training*, ICLR 2021): {", ".join(options)}.'
     )
 
 

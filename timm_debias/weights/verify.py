@@ -25,7 +25,7 @@ MAX_IMAGES = 64
 _BATCH = 8
 
 
-def find_images(folder: str) -> list[Path]:
+def sample_images(folder: str) -> list[Path]:
     """Return the first images in a folder and its sub-folders.
 
     Raises:
