@@ -70,7 +70,7 @@ def operations(inputs: Path) -> list[Operation]:
         return ['validate', *flags, '--results-dir', str(folder)]
 
     def convert(folder: Path) -> list[str]:
-        return ['convert', str(model), '--arch', 'test_resnet', '--overwrite', '--out', str(folder)]
+        return ['convert', str(model), '--arch', 'test_resnet', '--overwrite', '--out', str(folder / 'model')]
 
     corrupt = ('corrupted', '--corruptions', 'gaussian_noise', 'contrast', 'jpeg_compression')
     return [
