@@ -114,7 +114,8 @@ def same_files(first: Path, second: Path) -> None:
 def half_written(folder: Path) -> Iterator[str]:
     """Yield the files that have their final names and are not whole."""
     for path in sorted(folder.rglob('*')):
-        if path.is_file() and not path.name.startswith('.'):
+        hidden = any(part.startswith('.') for part in path.relative_to(folder).parts)
+        if path.is_file() and not hidden:
             try:
                 read(path)
             except Exception as error:  # Whatever the reader finds.
