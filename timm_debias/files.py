@@ -8,7 +8,8 @@ from pathlib import Path
 
 from .errors import DebiasError
 
-_PARTIAL = '.partial'
+PARTIAL = '.partial'
+"""In the names of temporary files and folders, so that those of killed processes are known."""
 
 
 @contextlib.contextmanager
@@ -20,7 +21,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.stem}-', suffix=f'{_PARTIAL}{path.suffix}', dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f'.{path.stem}-', suffix=f'{PARTIAL}{path.suffix}', dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -49,7 +50,7 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
 
     No process must be writing there now.
     """
-    for leftover in Path(folder).rglob(f'.*{_PARTIAL}*'):
+    for leftover in Path(folder).rglob(f'.*{PARTIAL}*'):
         leftover.unlink(missing_ok=True)
 
 

@@ -70,7 +70,7 @@ def operations(inputs: Path) -> list[Operation]:
         return ['validate', *flags, '--results-dir', str(folder)]
 
     def convert(folder: Path) -> list[str]:
-        return ['convert', str(model), '--arch', 'test_resnet', '--overwrite', '--out', str(folder)]
+        return ['convert', str(model), '--arch', 'test_resnet', '--overwrite', '--out', str(folder / 'model')]
 
     corrupt = ('corrupted', '--corruptions', 'gaussian_noise', 'contrast', 'jpeg_compression')
     return [
@@ -114,7 +114,8 @@ def same_files(first: Path, second: Path) -> None:
 def half_written(folder: Path) -> Iterator[str]:
     """Yield the files that have their final names and are not whole."""
     for path in sorted(folder.rglob('*')):
-        if path.is_file() and not path.name.startswith('.'):
+        hidden = any(part.startswith('.') for part in path.relative_to(folder).parts)
+        if path.is_file() and not hidden:
             try:
                 read(path)
             except Exception as error:  # Whatever the reader finds.

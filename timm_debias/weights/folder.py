@@ -1,6 +1,7 @@
 """A released model as a folder: what timm reads as `local-dir:` and, once uploaded, as `hf-hub:`."""
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from timm.models._hub import save_config_for_hf
 
 from ..errors import DebiasError
+from ..files import PARTIAL
 from ..hashing import hash_file
 from ..weight_files import StateDict, load_safetensors
 
@@ -158,7 +160,9 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`, which takes its place when the block ends without an error."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f'.{folder.name}-', dir=folder.parent) as name:
+        for leftover in folder.parent.glob(f'.{glob.escape(folder.name)}-*{PARTIAL}'):
+            shutil.rmtree(leftover)  # Of a process that was killed.
+        with tempfile.TemporaryDirectory(PARTIAL, f'.{folder.name}-', folder.parent) as name:
             temporary = Path(name) / 'new'
             temporary.mkdir()
             yield temporary
