@@ -72,6 +72,15 @@ def test_a_failing_run_is_recorded_and_the_others_go_on(launch):
     assert starts(launch) == {'plain.0': 1, 'plain.1': 2, 'plain.2': 1, 'plain.3': 1}
 
 
+@pytest.mark.parametrize('code', [143, 138, 130, -15])
+def test_a_run_that_was_told_to_stop_has_not_failed(launch, monkeypatch, code):
+    """As Slurm stops runs: they save and exit with 128 + the signal, or end at once."""
+    script = f'import os, sys; sys.exit({code}) if {code} > 0 else os.kill(os.getpid(), {-code})'
+    monkeypatch.setattr(runner, '_commands', lambda folder, processes: [[sys.executable, '-c', script]])
+    assert run_all(runs(1), launch) == {'plain.0': 'stopped'}
+    assert statuses(launch, 1) == ['started']
+
+
 def test_flags_of_the_stages(launch):
     run = Run('noto', '', 'plain', 5, {'data_dir': '${DATA}/${data}', 'epochs': 1}, {'benchmarks': 'folder'})
     started = Launch(launch.folder, {'DATA': '/d'}, 'last.pth.tar')

@@ -116,7 +116,7 @@ def _variables(items: Sequence[str], output: Path) -> dict[str, str]:
 
 
 def _run(config: StudyConfig, study: Study, runs: Sequence[Run], variables: dict[str, str], output: Path) -> bool:
-    """Run what is not finished, and return whether a run failed."""
+    """Run what is not finished, and return whether a run failed or was stopped."""
     check_steps(study, variables, config.study)
     check_runs(runs, variables, config.study)
     make_all(study, variables, output / 'made')
@@ -124,10 +124,13 @@ def _run(config: StudyConfig, study: Study, runs: Sequence[Run], variables: dict
     threads = config.threads or max(1, cores // (config.jobs * config.nproc_per_node))
     launch = Launch(output / 'runs', variables, study.checkpoint, config.jobs, threads, config.nproc_per_node)
     outcomes = run_all(runs, launch)
-    failed = [name for name, outcome in outcomes.items() if outcome == 'failed']
-    if failed:
-        _logger.warning(f'{len(failed)} of {len(runs)} runs failed: {", ".join(failed)}')
-    return bool(failed)
+    left = False
+    for status in ('failed', 'stopped'):
+        names = [name for name, outcome in outcomes.items() if outcome == status]
+        if names:
+            _logger.warning(f'{len(names)} of {len(runs)} runs {status}: {", ".join(names)}')
+            left = True
+    return left
 
 
 def _report(study: Study, runs: Sequence[Run], variables: dict[str, str], output: Path, report_dir: Path) -> None:

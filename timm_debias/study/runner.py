@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import subprocess
 import sys
 import threading
@@ -32,6 +33,11 @@ _logger = logging.getLogger(__name__)
 STATE = 'run.json'
 LOG = 'log.txt'
 RESULTS = 'results'
+
+_STOPPED = {
+    code for name in ('SIGTERM', 'SIGINT', 'SIGUSR1') for code in (-signal.Signals[name], 128 + signal.Signals[name])
+}
+"""Exit codes of a process that a signal stopped: at once, or after it had saved where it was."""
 
 _POLL = 0.5
 """Seconds between two looks at a run that another process has."""
@@ -85,8 +91,8 @@ def run_all(runs: Sequence[Run], launch: Launch) -> dict[str, str]:
     """Run what is not finished; a run that fails is recorded, and the others go on.
 
     Returns:
-        For each run by name: 'finished' or 'failed'. A run that another process has is waited for, after the others:
-        that process finishes it, or leaves it to this one.
+        For each run by name: 'finished', 'failed', or 'stopped' by a signal from outside. A run that another process has
+        is waited for, after the others: that process finishes it, or leaves it to this one.
 
     Raises:
         DebiasError: a folder that holds a run of other flags, before anything is started.
@@ -167,7 +173,7 @@ class _Pool:
         code = 0
         for command in _commands(folder, self._launch.processes):
             code = code or self._wait(command, folder, slot, descriptor)
-        if self._stopped:
+        if self._stopped or code in _STOPPED:
             return 'stopped'  # Neither failed nor finished: the next call goes on with it.
         if code:
             reason = _reason(folder / LOG, code)

@@ -3,8 +3,8 @@
     python -m timm_debias.study.worker RUN_DIR train validate
 
 The flags of each stage lie in RUN_DIR, as `train.yaml` and `validate.yaml`; `seconds.json` says which stages are done.
-A crash ends this process alone. It ends by itself when standard input does: whatever becomes of the process that
-started it, no training is left behind.
+A crash ends this process alone. When standard input ends, training saves where it is and this process ends: whatever
+becomes of the process that started it, nothing is left running.
 """
 
 import json
@@ -21,10 +21,12 @@ from ..files import write_text
 
 SECONDS = 'seconds.json'
 
+_GRACE = 300
+"""Seconds to save a checkpoint in."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Do the stages that are not done yet; returns the exit code of the first that fails."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # train.py takes an interrupt for the wish to end early and well.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     folder, *stages = argv
     path = Path(folder) / SECONDS
@@ -46,6 +48,8 @@ def _end_with_parent() -> None:
     # Not through sys.stdin, whose lock this thread would still hold when the interpreter ends.
     while os.read(0, 1024):
         pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE)
     os._exit(1)
 
 
