@@ -165,7 +165,6 @@ def test_torn_results(suite, folder, capsys):
         (['--benchmarks', 'imagenet', '--no-prefetcher'], ['--no-prefetcher']),
         (['--benchmarks', 'imagenet', '--results-format', 'json'], ['--results-format', '--results-dir']),
         (['--benchmarks', 'imagenet', '--results-dir', __file__], ['is a file']),
-        (['--benchmarks', 'imagenet', '--benchmark-dir', 'imagenet-c=.'], ['imagenet-c', 'reads none of these']),
         (['--benchmarks', 'imagenet-a', '--num-classes', '8'], ['1,000 classes', 'has 8', 'shapes_textures']),
         (['--results-dir', 'a'], ['--data-root', '--benchmarks']),
     ],

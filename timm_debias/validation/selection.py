@@ -53,14 +53,8 @@ def check_wanted(config: ValidateConfig) -> None:
     suite = config.suite
     if not suite.benchmarks or suite.benchmarks == 'all':
         return
-    wanted = wanted_benchmarks(suite)
     placed = _placed_folders(suite)
-    unused = sorted(set(placed).difference(*(benchmark.needs for benchmark in wanted)))
-    if unused:
-        raise DebiasError(
-            f'--benchmark-dir places {", ".join(unused)}, and --benchmarks {suite.benchmarks} reads none of these'
-        )
-    for benchmark in wanted:
+    for benchmark in wanted_benchmarks(suite):
         if config.model.num_classes is not None:
             _check_classes(benchmark, config.model.num_classes)
         _find_roots(suite, placed, benchmark)
