@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -168,6 +169,9 @@ def in_turns(suite: Callable[[], int], other: Callable[[], int], repeats: int) -
             start = time.perf_counter()
             images = side()
             rates[name].append(images / (time.perf_counter() - start))
+            print(
+                f'turn {repeat + 1} of {repeats}, {name}: {rates[name][-1]:.1f} images/s', file=sys.stderr, flush=True
+            )
     ratios = [ours / theirs for ours, theirs in zip(rates['suite'], rates['other'], strict=True)]
     return {**rates, 'ratios': ratios, 'median': statistics.median(ratios)}
 

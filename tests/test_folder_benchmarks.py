@@ -243,4 +243,6 @@ class TestMistakes:
         self.refused(capsys, argv, 'made by make-benchmark stylized, expected corrupted')
 
     def test_all_leaves_them_out(self, data, capsys):
-        self.refused(capsys, arguments(data, 'all'), 'no benchmark to measure', 'imagenet-c: made for models')
+        self.refused(
+            capsys, arguments(data, 'all'), 'no benchmark to measure', '1,000 classes, this one has 3 (', 'imagenet-c'
+        )

@@ -152,7 +152,7 @@ def test_torn_results(suite, folder, capsys):
         (['--benchmarks', 'imagenet-c', '--subset', '0'], ['--subset is 0', 'at least 1']),
         (['--benchmarks', 'imagenet-c', '--subset', '5k'], ["--subset '5k'", 'no such file', 'ILSVRC2012_val_']),
         (['--benchmarks', 'imagenet-a', '--subset', '5'], ['--subset is for', 'imagenet-c', 'imagenet-a has none']),
-        (['--benchmarks', 'fgsm', '--pgd-steps', '5'], ['--pgd-steps is for pgd']),
+        (['--benchmarks', 'fgsm', '--pgd-steps', '5'], ['--pgd-steps is for folder-pgd, pgd']),
         (['--benchmarks', 'imagenet,imagenet-r', '--epsilons', '2'], ['--epsilons is for autoattack, fgsm']),
         (['--benchmarks', 'autoattack'], ['pyautoattack is not installed', "pip install 'timm-debias[autoattack]'"]),
         (['--benchmarks', 'pgd', '--pgd-steps', '0'], ['--pgd-steps is 0']),
