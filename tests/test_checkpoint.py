@@ -16,6 +16,8 @@ import pytest
 import timm
 import torch
 from processes import forked
+from timm.task import ClassificationTask, resume_task_checkpoint
+from timm.utils import CheckpointSaver
 from training_runs import finished
 
 from timm_debias.cli import main
@@ -145,6 +147,20 @@ def test_plain_timm_loads_it(train_command, tmp_path):
         model = timm.create_model('test_resnet', num_classes=3, checkpoint_path=str(path), **kwargs)
     for key, value in model.state_dict().items():
         assert torch.equal(value, checkpoint['state_dict_ema'][key])
+
+
+def test_timms_script_goes_on_with_it(train_command, tmp_path):
+    finished(train_command(tmp_path, '--epochs', '1'), tmp_path / 'log')
+    model = timm.create_model('test_resnet', num_classes=3, channels=(4, 4, 4, 4), stem_width=4)
+    task = ClassificationTask(model, verbose=False)
+    optimizer = timm.optim.create_optimizer_v2(model, 'sgd', lr=0.1, momentum=0.9, weight_decay=2e-5)
+    path = tmp_path / 'run' / 'last.pth.tar'
+    assert resume_task_checkpoint(task, str(path), optimizer=optimizer, log_info=False) == 1
+    assert torch.equal(model.fc.weight, read_checkpoint(path)['state_dict']['fc.weight'])
+    assert optimizer.state[model.fc.weight]['momentum_buffer'].abs().max() > 0
+    saver = CheckpointSaver(model, optimizer, checkpoint_dir=str(tmp_path / 'run'))
+    assert saver.load_state_dict_from_checkpoint(path)
+    assert saver.best_epoch == 0
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from timm_debias import create_debias_task
 from timm_debias.cli import main
 from timm_debias.training import checkpoint, epochs
 from timm_debias.training.machine import init_machine
+from timm_debias.training.main import build_parser
 
 VIT = [
     '--model',
@@ -197,6 +198,40 @@ def test_a_full_disk_ends_all_processes(train_command, tmp_path, monkeypatch):
     ended = launch(run, 2, tmp_path / 'log')
     assert [process.code for process in ended] == [2, 2], ended
     assert 'No space left on device' in ended[0].err.splitlines()[-1]
+
+
+def test_as_slurm_starts_it(train_command, tmp_path):
+    """Without torchrun's variables, from Slurm's."""
+
+    def run() -> int:
+        rank = os.environ['RANK']
+        for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'):
+            del os.environ[name]
+        os.environ.update(SLURM_PROCID=rank, SLURM_LOCALID=rank, SLURM_NTASKS='2')
+        return main(train_command(tmp_path / 'slurm', '-b', '2', '--epochs', '1'))
+
+    ended = launch(run, 2, tmp_path / 'log')
+    assert [process.code for process in ended] == [0, 0], ended
+    finished(train_command(tmp_path / 'torchrun', '-b', '2', '--epochs', '1'), tmp_path / 'log-torchrun', world_size=2)
+    assert summary(tmp_path / 'slurm') == summary(tmp_path / 'torchrun')
+
+
+@pytest.mark.parametrize(('code', 'requeued'), [(0, False), (2, False), (138, True), (143, True)])
+def test_slurm_script_of_the_documentation(tmp_path, code, requeued):
+    """The script in docs/scale.md, with stand-ins for Slurm: it puts the job back where training was stopped."""
+    text = (Path(__file__).parents[1] / 'docs' / 'scale.md').read_text()
+    script = text.split('<!-- script: slurm -->')[1].split('```')[1].removeprefix('bash\n')
+    for name, body in (('srun', f'echo "$@" > {tmp_path}/srun; exit {code}'),
+                       ('scontrol', f'echo first; echo "$@" >> {tmp_path}/scontrol')):  # fmt: skip
+        (tmp_path / name).write_text(f'#!/bin/sh\n{body}\n')
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': '7'}
+    done = subprocess.run(['bash', '-c', script], env=environment, capture_output=True)
+    assert done.returncode == code
+    assert ('requeue 7' in (tmp_path / 'scontrol').read_text()) == requeued
+    words = (tmp_path / 'srun').read_text().split()
+    args = build_parser().parse_args([word for word in words[2:] if word not in ('-c', 'hparams/resnet50.yaml')])
+    assert (args.resume, args.recovery_interval, args.experiment) == ('auto', 1000, 'NAME')
 
 
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node']
