@@ -91,8 +91,8 @@ def run_all(runs: Sequence[Run], launch: Launch) -> dict[str, str]:
     """Run what is not finished; a run that fails is recorded, and the others go on.
 
     Returns:
-        For each run by name: 'finished', 'failed', or 'stopped' by a signal from outside. A run that another process has
-        is waited for, after the others: that process finishes it, or leaves it to this one.
+        For each run by name: 'finished', 'failed', or 'stopped' by a signal from outside. A run that another process
+        has is waited for, after the others: that process finishes it, or leaves it to this one.
 
     Raises:
         DebiasError: a folder that holds a run of other flags, before anything is started.
