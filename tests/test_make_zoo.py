@@ -58,7 +58,8 @@ def test_hash_goes_to_the_manifest(script, tmp_path, monkeypatch):
     copy.write_text(text)
     monkeypatch.setattr(script, 'MANIFEST', copy)
     script.write_hash(entry, path)
-    assert copy.read_text() == text.replace(entry.sha256, hash_file(path), 1)
+    before, after = (f"packed: {entry.packed}\n  sha256: '{digest}'" for digest in (entry.sha256, hash_file(path)))
+    assert copy.read_text() == text.replace(before, after, 1) != text
     (tmp_path / 'other.npz').write_bytes(b'')
     with pytest.raises(DebiasError, match='has no lines'):
         script.write_hash(entry, tmp_path / 'other.npz')

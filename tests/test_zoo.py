@@ -272,3 +272,11 @@ def test_mistakes_at_the_command_line(home, capsys, argv, words):
 
 def test_the_package_registers_the_names():
     assert timm_debias.debiased.resnet50_debiased is timm.models.model_entrypoint('resnet50_debiased')
+
+
+def test_weights_that_are_not_made_yet():
+    """The manifest names them before `benchmarks/make_zoo.py` has trained them."""
+    entry = Entry('a.b', architecture='resnet18', data='shapes_textures', license='apache-2.0', packed='x', sha256='')
+    assert zoo.source_of(entry) == {}
+    with pytest.raises(DebiasError, match=r'a\.b: .*ships no such weights; benchmarks/make_zoo.py trains them'):
+        zoo.load_weights(entry)

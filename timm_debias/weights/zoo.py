@@ -30,7 +30,7 @@ def folder_of(entry: Entry) -> Path:
 def source_of(entry: Entry) -> dict[str, str]:
     """Return where the weights of a model are, as timm's `pretrained_cfg` says it; empty where they are nowhere."""
     if entry.packed:
-        return {'file': str(SHIPPED / entry.packed)}
+        return {'file': str(SHIPPED / entry.packed)} if entry.sha256 else {}
     if (folder_of(entry) / WEIGHTS).is_file():
         return {'file': str(folder_of(entry) / WEIGHTS)}
     return {key: value for key, value in (('url', entry.url), ('hf_hub_id', entry.hf_hub_id)) if value}
@@ -70,6 +70,8 @@ def _missing(entry: Entry) -> str:
 
 def _load_packed(entry: Entry) -> StateDict:
     path = SHIPPED / str(entry.packed)
+    if not entry.sha256:
+        raise DebiasError('this version of timm_debias ships no such weights; benchmarks/make_zoo.py trains them')
     if not path.is_file() or hash_file(path) != entry.sha256:
         raise DebiasError(f'{path} is missing or damaged (SHA-256); install timm_debias anew')
     return load_packed(path)
