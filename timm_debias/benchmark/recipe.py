@@ -1,7 +1,9 @@
 """What training by a recipe will take: hours, and traffic between devices."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def project(config: BenchmarkConfig, setup_config: SetupConfig, project_config: 
         cost = _measured_cost(recipe, replace(setup_config, model=model, img_size=side), stylizer, config.repeats)
     else:
         source = 'Plain speed as given, ratio from multiply-adds'
-        cost = Cost(1 / project_config.images_per_second, relative_work(recipe, stylizer), source)
+        cost = Cost(1 / project_config.images_per_second, relative_work(recipe, partial(count_macs, stylizer)), source)
     sent = payload(timm.create_model(model), stylizer.cpu(), side)
     return format_projection(name, recipe, cost, sent, project_config)
 
@@ -103,12 +105,17 @@ def stylised_shares(recipe: TrainConfig) -> dict[int, float]:
     return size_shares(multi_grid, side, recipe.schedule.epochs)
 
 
-def relative_work(recipe: TrainConfig, stylizer: Stylizer) -> float:
-    """Return the multiply-adds of debiased training over those of plain training on the clean images."""
+def relative_work(recipe: TrainConfig, stylizer_macs: Callable[[int], int]) -> float:
+    """Return the multiply-adds of debiased training over those of plain training on the clean images.
+
+    Args:
+        recipe: What is trained.
+        stylizer_macs: Multiply-adds of stylising an image, for its side in pixels.
+    """
     clean = STEP * model_size(recipe.model.model, recipe_side(recipe)).macs
     stylised = 0.0
     for side, share in stylised_shares(recipe).items():
-        stylised += share * (STEP * model_size(recipe.model.model, side).macs + count_macs(stylizer, side))
+        stylised += share * (STEP * model_size(recipe.model.model, side).macs + stylizer_macs(side))
     return 1 + stylised / clean
 
 
