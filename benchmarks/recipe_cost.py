@@ -37,7 +37,7 @@ PUBLISHED_SIZE = 224
 
 def recipes() -> list[Path]:
     """Return the recipes for ImageNet, sorted by name."""
-    return sorted(path for path in HPARAMS.glob('*.yaml') if not path.stem.startswith(('quickstart', 'zoo')))
+    return sorted(path for path in HPARAMS.glob('*.yaml') if not path.stem.startswith(('quickstart', 'zoo', 'study')))
 
 
 def load(path: Path) -> TrainConfig:

@@ -16,7 +16,7 @@ from timm_debias.flags import parse_with_yaml
 from timm_debias.training.main import build_parser, config_from_args
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted(path.stem for path in (ROOT / 'hparams').glob('*.yaml') if not path.stem.startswith('zoo'))
+RECIPES = sorted(path.stem for path in (ROOT / 'hparams').glob('*.yaml') if not path.stem.startswith(('zoo', 'study')))
 STAND_INS = {'convnext_tiny': 'test_convnext', 'vit_small_patch16_224': 'test_vit'}
 
 
