@@ -1,7 +1,6 @@
 """Runs in processes of their own: resume, shards, failures, killed parents. The processes here train nothing."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -152,11 +151,15 @@ def test_an_interrupt_ends_the_processes(launch, monkeypatch):
     def interrupt():
         while len(list(launch.folder.glob('*/log.txt'))) < 2:
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # A worker of pytest-xdist ignores it.
     threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_all(runs(), launch)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_all(runs(), launch)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert sorted(statuses(launch)) == ['missing', 'missing', 'started', 'started']
 
 
