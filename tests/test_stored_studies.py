@@ -12,6 +12,7 @@ from timm_debias.study.config import read_study
 from timm_debias.study.grid import check_runs, expand, filled
 from timm_debias.study.prepare import check_steps
 from timm_debias.study.report import MEASURED, RESULTS, SAMPLES, write_report
+from timm_debias.validation.benchmarks import get_benchmark, list_benchmarks
 
 ROOT = Path(__file__).parents[1]
 IMAGENET = ROOT / 'hparams/study_imagenet.yaml'
@@ -34,7 +35,12 @@ def test_every_run_can_start(path, tmp_path, monkeypatch):
             weights = Path(filled(run.train['pretrained_path'], run.variables | variables))
             weights.parent.mkdir(parents=True, exist_ok=True)
             weights.touch()
-    check_runs(runs, variables, path.name)
+        for item in filled(run.validate.get('benchmark_dir', []), run.variables | variables):
+            Path(item.partition('=')[2]).mkdir(parents=True, exist_ok=True)
+    for name in list_benchmarks():
+        for folder in get_benchmark(name).folders[:1]:
+            (tmp_path / folder).mkdir(parents=True)
+    check_runs(runs, variables, study.make, path.name)
 
 
 @pytest.mark.parametrize('path', STORED, ids=lambda path: path.parent.name)

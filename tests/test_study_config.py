@@ -31,7 +31,7 @@ STUDY = {
 
 
 def write(folder: Path, *changes) -> Path:
-    """Write the study with values changed: (path of keys, value), or (path of keys,) to remove one."""
+    """Make the folders of its tests, and write the study with changes: (keys, value), or (keys,) to remove one."""
     values = copy.deepcopy(STUDY)
     for keys, *value in changes:
         place = values
@@ -43,6 +43,8 @@ def write(folder: Path, *changes) -> Path:
             place[last] = value[0]
         else:
             del place[last]
+    for name in ('noto', 'twemoji'):
+        (folder / name / 'test').mkdir(parents=True, exist_ok=True)
     path = folder / 'study.yaml'
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding='utf-8')
     return path
@@ -115,7 +117,16 @@ def test_patterns(study):
 
 
 def test_checks_see_good_flags(study, tmp_path):
-    check_runs(expand(study), {'DATA': str(tmp_path)}, 'study.yaml')
+    check_runs(expand(study), {'DATA': str(tmp_path)}, [], 'study.yaml')
+
+
+def test_folders_that_are_going_to_be_made(tmp_path):
+    place = ['folder=${DATA}/noto/test', 'folder-c=${MADE}/corrupted']
+    changes = [('validate/benchmarks', 'folder,folder-c'), ('validate/benchmark_dir', place)]
+    runs = expand(read_study(write(tmp_path, *changes)))
+    check_runs(runs, {'DATA': str(tmp_path)}, ['corrupted'], 'study.yaml')
+    with pytest.raises(DebiasError, match=r'noto\.resnet\.plain\.0: --benchmark-dir .*corrupted.: no such folder'):
+        check_runs(runs, {'DATA': str(tmp_path)}, ['corupted'], 'study.yaml')
 
 
 @pytest.mark.parametrize(

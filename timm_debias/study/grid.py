@@ -2,9 +2,11 @@
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from ..errors import DebiasError
@@ -140,18 +142,35 @@ def filled(value: Any, variables: Mapping[str, str]) -> Any:
     return value
 
 
-def check_runs(runs: Sequence[Run], variables: Mapping[str, str], where: str) -> None:
-    """Raise `DebiasError` for the first mistake in the flags of a run that shows before anything is trained."""
-    for run in runs:
-        names = run.variables | dict(variables)
-        try:
-            check_train(train_config(parsed(filled(run.train, names), train_parser(), 'train.py')))
-            flags = parsed(filled(run.validate, names), validate_parser(), 'validate.py')
-            if not flags.benchmarks:
-                raise DebiasError('validate.py: name the benchmarks to measure, such as "benchmarks: folder"')
-            check_suite(validate_config(flags))
-        except DebiasError as error:
-            raise DebiasError(f'{where}: {run.name}: {error}') from error
+def check_runs(runs: Sequence[Run], variables: Mapping[str, str], made: Iterable[str], where: str) -> None:
+    """Check the flags of runs before anything is made or trained.
+
+    Args:
+        runs: The runs.
+        variables: What `${NAME}` stands for.
+        made: Names of the folders that `${MADE}` is going to have.
+        where: The study, for errors.
+
+    Raises:
+        DebiasError: the first mistake.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name in made:  # Empty ones stand for them.
+            Path(folder, name).mkdir()
+        for run in runs:
+            names = run.variables | dict(variables) | {'MADE': folder}
+            try:
+                _check_flags(filled(run.train, names), filled(run.validate, names))
+            except DebiasError as error:
+                raise DebiasError(f'{where}: {run.name}: {error}') from error
+
+
+def _check_flags(train: Flags, validate: Flags) -> None:
+    check_train(train_config(parsed(train, train_parser(), 'train.py')))
+    flags = parsed(validate, validate_parser(), 'validate.py')
+    if not flags.benchmarks:
+        raise DebiasError('validate.py: name the benchmarks to measure, such as "benchmarks: folder"')
+    check_suite(validate_config(flags))
 
 
 def parsed(flags: Flags, parser: Parser, command: str, words: Sequence[str] = ()) -> argparse.Namespace:

@@ -118,7 +118,7 @@ def _variables(items: Sequence[str], output: Path) -> dict[str, str]:
 def _run(config: StudyConfig, study: Study, runs: Sequence[Run], variables: dict[str, str], output: Path) -> bool:
     """Run what is not finished, and return whether a run failed or was stopped."""
     check_steps(study, variables, config.study)
-    check_runs(runs, variables, config.study)
+    check_runs(runs, variables, study.make, config.study)
     make_all(study, variables, output / 'made')
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     threads = config.threads or max(1, cores // (config.jobs * config.nproc_per_node))
