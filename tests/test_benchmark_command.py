@@ -145,9 +145,9 @@ class TestLoading:
     def test_both_loaders_do_the_same(self, folder):
         ours = loading._our_loader(self.setup, folder, 4, 0)
         theirs = loading._timm_loader(self.setup, folder, 4, 0)
-        assert str(ours.dataset.transform) == str(theirs.dataset.transform)
-        assert ours.loader.num_workers == theirs.loader.num_workers == 0
-        torch.testing.assert_close(ours.mean, theirs.mean)
+        assert str(ours.loader.loader.dataset.dataset.transform) == str(theirs.dataset.transform)
+        assert ours.loader.loader.num_workers == theirs.loader.num_workers == 0
+        torch.testing.assert_close(ours.loader.mean, theirs.mean)
         shapes = [[images.shape for images, _ in loader] for loader in (ours, theirs)]
         assert shapes == [[(4, 3, 48, 48)] * 2] * 2
 

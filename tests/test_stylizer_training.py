@@ -211,24 +211,24 @@ def test_a_size_that_strides_round_up():
 def choice(queries: torch.Tensor, inside: torch.Tensor) -> dict[str, torch.Tensor]:
     """The losses of choice of two images that are each other's partners."""
     partners = torch.tensor([1, 0])
-    return LiteObjective._choice(queries, cut_patches(queries).mean((3, 4))[partners], partners, inside)
+    return LiteObjective._choice(queries, cut_patches(queries, 2).mean((3, 4))[partners], partners, inside)
 
 
 def test_loss_of_choice_is_zero_for_a_right_choice():
     """Keys that say what is inside choose inside patches for inside places; keys that say nothing cannot."""
     inside = torch.zeros(2, 1, 48, 48)
     inside[..., :24] = 1
-    signs = 2 * F.adaptive_avg_pool2d(inside, (12, 12)) - 1
+    signs = 2 * F.adaptive_avg_pool2d(inside, (24, 24)) - 1
     for scale, low, high in ((30.0, 0.0, 0.02), (0.0, 0.8, 1.2)):
         assert low <= choice(scale * signs, inside)['choice'] <= high
 
 
 def test_choosing_few_patches_and_the_same_as_neighbours_costs_nothing():
     inside = torch.zeros(0, 1, 48, 48)
-    losses = choice(torch.zeros(2, 1, 12, 12), inside)
+    losses = choice(torch.zeros(2, 1, 24, 24), inside)
     assert losses['entropy'] == pytest.approx(0.05 * np.log(GRID**2), rel=1e-3)  # Undecided everywhere.
     assert losses['changes'] == 0
-    keys = 100 * (torch.arange(12) - 5.5).expand(2, 1, 12, 12)  # Chooses the patches at the left and right border.
+    keys = 100 * (torch.arange(24) - 11.5).expand(2, 1, 24, 24)  # Chooses the patches at the left and right border.
     losses = choice(keys, inside)
     assert losses['entropy'] == pytest.approx(0.05 * np.log(GRID), rel=0.01)
-    assert losses['changes'] == pytest.approx(0.2 * 2 / 11, rel=0.01)
+    assert losses['changes'] == pytest.approx(0.2 * 2 / 23, rel=0.01)
