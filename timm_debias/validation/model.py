@@ -1,5 +1,6 @@
 """The model to measure: its weights, what it expects as input, and where it runs."""
 
+import argparse
 import os
 from dataclasses import asdict
 from typing import Any
@@ -68,7 +69,8 @@ def _has_average(checkpoint: str) -> bool:
     """Return whether a checkpoint holds weights for `--use-ema`; where it does not, timm would take the others."""
     if checkpoint.endswith('.safetensors'):
         return False
-    contents = torch.load(checkpoint, map_location='cpu', weights_only=True)
+    with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its flags in one.
+        contents = torch.load(checkpoint, map_location='cpu', weights_only=True)
     return any(contents.get(name) is not None for name in ('state_dict_ema', 'model_ema'))
 
 
