@@ -1,5 +1,6 @@
 """`validate.py` as its user runs it."""
 
+import argparse
 import csv
 import json
 
@@ -153,7 +154,8 @@ def test_moving_average_of_a_checkpoint(data, tmp_path, capsys):
     zeros = {name: torch.zeros_like(value) for name, value in timm.create_model('test_resnet').state_dict().items()}
     zeros = {name: value[:4] if name.startswith('fc.') else value for name, value in zeros.items()}
     first, second = ({**zeros, 'fc.bias': torch.eye(4)[answer]} for answer in (0, 1))
-    torch.save({'state_dict': first, 'state_dict_ema': second}, tmp_path / 'model.pth')
+    contents = {'state_dict': first, 'state_dict_ema': second, 'args': argparse.Namespace(model='test_resnet')}
+    torch.save(contents, tmp_path / 'model.pth')  # timm keeps the flags of a run in its checkpoints.
     (tmp_path / 'b').symlink_to(data / 'validation' / 'a')  # All images are of class 0.
     arguments = ['--data-dir', tmp_path, '--num-classes', 4, '--checkpoint', tmp_path / 'model.pth', *COMMON]
     for flags, top1 in (([], 100), (['--use-ema'], 0)):
