@@ -25,6 +25,7 @@ from timm_debias.training.optim import build_optimizer
 LABELS = torch.arange(8)
 GRIDS = {'one size': None, 'multi-grid': MultiGrid((1, 2))}
 FLAGS = ['--model', 'test_resnet', '--num-classes', '2', '--img-size', '32', '--device', 'cpu', '-j', '0', '-b', '4']
+BFLOAT16 = ['--amp', '--amp-dtype', 'bfloat16', '--img-size', '64']  # See test_mixed_precision for the size.
 FLAGS += ['--epochs', '2', '--warmup-epochs', '0', '--lr', '0.01', '--log-interval', '1', '--debias']
 
 
@@ -74,10 +75,14 @@ def test_channels_last(colour_stylizer, images, grid):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.xfail(strict=False, reason='bfloat16 gradients on the CPU are not finite now and then: not understood yet')
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('grid', GRIDS.values(), ids=GRIDS)
 def test_mixed_precision(colour_stylizer, images, grid, dtype):
+    """At 64 pixels: PyTorch's bfloat16 gradient on a CPU reads unset memory where a strided convolution sees one pixel.
+
+    So it does in version 2.14, for a 3×3 convolution of stride 2 on 1×1 maps, which 16 pixels come down to.
+    """
+    images = torch.nn.functional.interpolate(images, scale_factor=2)
     loss, expected = gradients(create(colour_stylizer, grid), images)
     found_loss, found = gradients(create(colour_stylizer, grid), images, torch.autocast('cpu', dtype=dtype))
     assert all(grad.isfinite().all() for grad in found)
@@ -163,11 +168,10 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.mark.xfail(strict=False, reason='bfloat16 gradients on the CPU are not finite now and then: not understood yet')
 @pytest.mark.parametrize(
     'flags',
     [
-        ['--debias-multi-grid', '--mixup', '0.2', '--cutmix', '1', '--model-ema', '--amp', '--amp-dtype', 'bfloat16'],
+        ['--debias-multi-grid', '--mixup', '0.2', '--cutmix', '1', '--model-ema', *BFLOAT16],
         ['--debias-multi-grid', '--channels-last', '--grad-accum-steps', '2', '--layer-decay', '0.75', '--save-images'],
         ['--debias-style-dir', 'PAINTINGS', '--debias-alpha', '1', '--save-images', '-b', '3'],
         ['--debias-style-dir', 'PAINTINGS', '--debias-multi-grid', '--reprob', '0.5', '--bce-loss', '--mixup', '0.2'],
