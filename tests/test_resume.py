@@ -1,14 +1,17 @@
 """A run that was killed anywhere goes on as if it had not been: the same bits at the end."""
 
 import csv
+import os
 import random
 import re
+import signal
 
 import pytest
 from processes import forked
 from training_runs import UPDATES, finished, killed, result, same, same_runs
 
 from timm_debias.cli import main
+from timm_debias.training import train
 from timm_debias.training.checkpoint import read_checkpoint
 
 
@@ -43,6 +46,23 @@ def test_killed_processes(train_command, tmp_path, flags):
     argv = train_command(tmp_path / 'killed', *flags, '--resume', 'auto')
     killed(argv, 6, tmp_path / 'log-killed', world_size=2)
     finished(argv, tmp_path / 'log-resumed', world_size=2)
+    same_runs(tmp_path / 'whole' / 'run', tmp_path / 'killed' / 'run')
+
+
+def test_killed_in_validation(train_command, tmp_path):
+    """The epoch that is trained and saved is neither trained nor saved again."""
+    flags = ['--epochs', '2', '--checkpoint-steps', '5']
+    finished(train_command(tmp_path / 'whole', *flags), tmp_path / 'log')
+    argv = train_command(tmp_path / 'killed', *flags, '--resume', 'auto')
+
+    def run() -> int:
+        train._validate = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        return main(argv)
+
+    assert forked(run, tmp_path / 'log-killed').code == -signal.SIGKILL
+    resumed = finished(argv, tmp_path / 'log-resumed')
+    assert 'epoch 0, batch 5' in resumed.err
+    assert 'Train: 0' not in resumed.err
     same_runs(tmp_path / 'whole' / 'run', tmp_path / 'killed' / 'run')
 
 

@@ -150,6 +150,27 @@ def test_schedule_of_sizes():
     assert [images.shape for images, _ in epoch(loader, 2)] != [images.shape for images, _ in whole]
 
 
+@pytest.mark.parametrize('workers', [0, 2])
+def test_sequences_of_patches(workers):
+    """timm's NaFlex batches, whose number of images and length change; gone on with in the middle."""
+
+    def naflex():
+        loader = timm.data.create_naflex_loader(
+            Pictures(40), patch_size=8, train_seq_lens=(9, 16), batch_size=8, is_training=True, num_workers=workers,
+            mean=MEAN, std=STD, device=torch.device('cpu'), re_prob=0.5, pin_memory=False,
+        )  # fmt: skip
+        return SeededLoader(loader, 1, Machine(torch.device('cpu')))
+
+    def patches(loader, number, first=0):
+        return [(inputs['patches'], labels) for inputs, labels in epoch(loader, number, first)]
+
+    loader = naflex()
+    whole = [patches(loader, number) for number in range(2)]
+    assert not same(whole[0], whole[1])
+    assert same(patches(naflex(), 1), whole[1])
+    assert same(patches(naflex(), 1, 2), whole[1][2:])
+
+
 def test_less_than_a_batch():
     with pytest.raises(DebiasError, match='less than one batch'):
         build(count=7, batch_size=4, place=(0, 2))

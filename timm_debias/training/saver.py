@@ -62,12 +62,15 @@ class Saver:
     def save_step(self, content: dict[str, Any], epoch: int, update: int) -> Path:
         """Write `recovery-<epoch>-<update>` and remove the oldest where there are more than two; return its path.
 
+        One that this run has written already stays as it is: it is where a resumed run has started.
+
         Raises:
             DebiasError: the file cannot be written; all that were there are intact.
         """
         name = f'recovery-{epoch}-{update}{_EXTENSION}'
-        steps = [step for step in self.steps if step != name]
-        dropped, self.steps = steps[: 1 - _STEPS_KEPT], [*steps[1 - _STEPS_KEPT :], name]
+        if name in self.steps and (self.folder / name).exists():
+            return self.folder / name
+        dropped, self.steps = self.steps[: 1 - _STEPS_KEPT], [*self.steps[1 - _STEPS_KEPT :], name]
         write_checkpoint(self.folder / name, self._described(content, dropped, (None, None)))
         self._remove(dropped)
         return self.folder / name

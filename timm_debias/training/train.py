@@ -22,7 +22,7 @@ from ..files import remove_leftovers, write_text
 from ..ranks import agree, on_primary
 from ..validation.evaluate import evaluate, evaluate_conflict
 from .batches import mean_batch_size
-from .checkpoint import newest_intact, read_checkpoint
+from .checkpoint import newest_intact, read_checkpoint, unwritable
 from .config import TrainConfig
 from .data import build_datasets, build_eval_loader, build_train_loader, check_labels, register_augmentations
 from .epochs import Epochs, Metrics, eval_metric
@@ -79,15 +79,14 @@ def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine
     run.scheduler, num_epochs = build_scheduler(config, optimizer, run.updates_per_epoch)
     run.num_epochs = last_epoch(config, num_epochs)
     position, meters, results = _start(run, args, checkpoint)
-    saver = None
+    savers: list[Saver] = []
+    on_primary(machine, lambda: savers.append(_saver(config, run_dir, checkpoint, args_text)))
     if machine.is_primary:
-        saver = _saver(config, run_dir, checkpoint)
-        write_text(run_dir / 'args.yaml', args_text)
         start_trackers(config, args, run_dir.name)
         if config.run.save_images:
             run.on_log = partial(save_preview, task, run_dir)
     validate = partial(_validate, run, eval_loaders) if eval_loaders else None
-    Epochs(run, args, validate, saver, results).run_from(position, meters)
+    Epochs(run, args, validate, savers[0] if savers else None, results).run_from(position, meters)
     if machine.is_primary:
         _report(run, results, run_dir)
 
@@ -212,8 +211,12 @@ def _run_dir(config: TrainConfig, input_config: dict[str, Any]) -> Path:
     return run_dir
 
 
-def _saver(config: TrainConfig, run_dir: Path, checkpoint: tuple[Path, dict[str, Any]] | None) -> Saver:
-    """Return what writes the checkpoints, with the history of the folder where the run goes on in it."""
+def _saver(config: TrainConfig, run_dir: Path, checkpoint: tuple[Path, dict[str, Any]] | None, args_text: str) -> Saver:
+    """Write args.yaml and return what writes the checkpoints, with the folder's history where the run goes on in it."""
+    try:
+        write_text(run_dir / 'args.yaml', args_text)
+    except OSError as error:
+        raise unwritable(run_dir / 'args.yaml', error) from error
     saver = Saver(run_dir, eval_metric(config) == 'loss', config.run.checkpoint_hist)
     if checkpoint is not None and checkpoint[0].resolve().parent == run_dir.resolve():
         saver.restore(run_dir / checkpoint[0].name, checkpoint[1])
