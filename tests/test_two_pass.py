@@ -5,6 +5,8 @@ import copy
 import pytest
 import timm
 import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn.parallel import DistributedDataParallel
 
 from timm_debias import convert_aux_bn
@@ -86,3 +88,19 @@ def test_compiles_without_graph_breaks(create, batch):
     step = torch.compile(compiled, backend='eager', fullgraph=True)
     torch.testing.assert_close(step(*batch), eager(*batch))
     assert {norm.branch for norm in compiled.modules() if hasattr(norm, 'branch')} == {'main'}
+
+
+def test_sizes_of_multi_grid_share_two_compilations():
+    """The second size makes the compiler take any; no later one makes it compile again."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    model = convert_two_pass(convert_aux_bn(nn.Sequential(*layers))).train()
+    twin = copy.deepcopy(model)
+    torch.compiler.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(model, backend=counter, fullgraph=True)
+    clean = torch.randn(4, 3, 32, 32)
+    for size in (16, 23, 23, 32) * 2:
+        stylised = torch.randn(4, 3, size, size)
+        torch.testing.assert_close(compiled(clean, stylised), twin(clean, stylised))
+    assert counter.frame_count == 2

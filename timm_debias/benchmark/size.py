@@ -1,6 +1,7 @@
 """Counts that do not depend on the machine: parameters, multiply-adds, activations."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import timm
@@ -43,6 +44,7 @@ def count_macs(stylizer: Stylizer, img_size: int = IMG_SIZE) -> int:
     return count(lambda: stylizer.mix(image, torch.tensor([0]), 1.0))[0]
 
 
+@cache
 @torch.no_grad()
 def model_size(name: str, img_size: int) -> Size:
     """Return the size of a timm model for an image [3, img_size, img_size], without allocating or computing it.
