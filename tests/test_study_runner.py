@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -170,16 +169,13 @@ def test_a_killed_parent_leaves_no_process(tmp_path):
         f'with locked(Path({str(tmp_path)!r}) / ".lock") as descriptor:\n'
         f'    words = [sys.executable, "-c", {WAIT!r}]\n'
         '    child = subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=[descriptor])\n'
-        '    print(child.pid, flush=True); child.wait()\n'
+        '    child.wait()\n'
     )
     parent = subprocess.Popen([sys.executable, '-c', script], stdout=subprocess.PIPE, text=True)
-    lines = [parent.stdout.readline().strip() for _ in range(2)]
-    assert 'ready' in lines
+    assert parent.stdout.readline() == 'ready\n'
     with locked(tmp_path / '.lock') as descriptor:
         assert descriptor is None
     parent.kill()
     parent.wait()
-    with locked(tmp_path / '.lock', wait=True) as descriptor:
+    with locked(tmp_path / '.lock', wait=True) as descriptor:  # Waits for ever where the child does not end.
         assert descriptor is not None
-    child = int(next(line for line in lines if line != 'ready'))
-    assert not Path(f'/proc/{child}').exists() or 'Z' in Path(f'/proc/{child}/stat').read_text().split()[2]
