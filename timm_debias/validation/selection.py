@@ -46,6 +46,7 @@ def check_suite(config: ValidateConfig) -> None:
         if (suite.epsilons or []).count(epsilon) > 1:
             raise DebiasError(f'--epsilons names {epsilon:g} twice')
     _check_flags(suite)
+    _placed_folders(suite)
 
 
 def check_wanted(config: ValidateConfig) -> None:
