@@ -2,37 +2,34 @@
 
     python benchmarks/make_zoo.py --output output/zoo
 
-For each of the four models: train.py with `hparams/zoo_resnet18_shapes_textures.yaml`; the weights of the last epoch
-rounded to `BITS` bits with a scale for each channel, and the statistics of batch norm measured again, on the training
-images; validate.py on the rounded weights; then the packed weights and a card with these figures go to
-`timm_debias/weights/shipped`, and the hash to the manifest. What is done already is not done again.
+For each of the four models: train.py with `hparams/zoo_resnet18_shapes_textures.yaml`; the weights of the last epoch,
+rounded to `BITS` bits with a scale for each channel, packed into `timm_debias/weights/shipped`; validate.py on what
+comes out of that file; a card with these figures beside it, and its hash in the manifest. A run that was interrupted
+goes on.
 """
 
 import argparse
+import csv
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import timm
-import torch
 from safetensors.torch import save_file
-from timm.data import create_loader
-from torch import nn
 
 from timm_debias.cli import run
-from timm_debias.data.shapes_textures import CLASSES, ShapesTextures
+from timm_debias.data.shapes_textures import CLASSES
 from timm_debias.errors import DebiasError
 from timm_debias.files import atomic_path, write_text
 from timm_debias.flags import parse_with_yaml
 from timm_debias.hashing import hash_file
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.validation.results import read_results
-from timm_debias.weight_files import StateDict
 from timm_debias.weights.card import Section, model_card
 from timm_debias.weights.checkpoints import read_checkpoint
 from timm_debias.weights.folder import Release
 from timm_debias.weights.manifest import MANIFEST, Entry, get_entry
-from timm_debias.weights.packed import load_packed, pack, save_packed, unpack
+from timm_debias.weights.packed import load_packed, pack, save_packed
 from timm_debias.weights.release import describe, evaluation_sections
 from timm_debias.weights.zoo import SHIPPED
 
@@ -45,6 +42,9 @@ MODELS = {
     'resnet18_debiased.texture_biased_shapes_textures': ['--debias', '--debias-mode', 'texture'],
 }
 """Released model -> flags of its training."""
+
+COLUMNS = {'top1': 'eval_top1', 'shape': 'eval_conflict_shape', 'texture': 'eval_conflict_texture'}
+"""Figure in the card -> column of summary.csv."""
 
 
 def train(name: str, output: Path) -> Path:
@@ -64,24 +64,6 @@ def check(code: int) -> None:
         raise SystemExit(code)
 
 
-@torch.no_grad()
-def rounded(state: StateDict) -> StateDict:
-    """Return rounded weights with the mean and variance that each batch norm then sees on the training images."""
-    model = timm.create_model('resnet18', num_classes=len(CLASSES))
-    model.load_state_dict(unpack(pack(state, BITS)))
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # The mean over all batches.
-    loader = create_loader(
-        ShapesTextures('train', img_size=64), (3, 64, 64), 100, use_prefetcher=False, num_workers=0, crop_pct=1.0
-    )
-    model.train()
-    for images, _ in loader:
-        model(images)
-    return model.state_dict()
-
-
 def measure(name: str, path: Path, output: Path) -> Mapping:
     """Return what validate.py measures of the packed weights at `path`."""
     checkpoint, results = output / name / 'rounded.safetensors', output / name / f'results-{hash_file(path)[:8]}'
@@ -98,11 +80,12 @@ def write_card(entry: Entry, run_dir: Path, path: Path, results: Mapping) -> Non
     args = parse_with_yaml(build_parser(), ['-c', str(run_dir / 'args.yaml')])
     network = timm.create_model(entry.architecture, num_classes=entry.num_classes)
     release = Release(network, network.state_dict(), entry.data_config, entry.about)
+    before = ', '.join(f'{name} {float(last_row(run_dir)[column]):.2f}' for name, column in COLUMNS.items())
     packing = Section(
         'Weights',
         f'Rounded after training: each weight of a convolution and of the classifier is an integer of {BITS} bits\n'
-        'times a scale of its output channel; the statistics of batch norm were measured again on the training\n'
-        'images. All figures are those of the rounded weights. `benchmarks/make_zoo.py` makes them.',
+        'times a scale of its output channel, so that a model takes 6.5 MB instead of 45. All figures above are those\n'
+        f'of the rounded weights; as trained, in bfloat16, it had {before}.',
     )
     command = ' '.join(['python train.py -c', HPARAMS, *MODELS[entry.name]])
     training = Section('Training', f'From a checkout of timm-debias:\n\n```bash\n{command}\n```')
@@ -115,6 +98,12 @@ def write_card(entry: Entry, run_dir: Path, path: Path, results: Mapping) -> Non
         {path.name: hash_file(path)},
     )
     write_text(SHIPPED / f'{entry.name}.md', text)
+
+
+def last_row(run_dir: Path) -> dict[str, str]:
+    """Return the last line of a run's summary.csv."""
+    with open(run_dir / 'summary.csv', newline='', encoding='utf-8') as file:
+        return list(csv.DictReader(file))[-1]
 
 
 def write_hash(entry: Entry, path: Path) -> None:
@@ -136,7 +125,7 @@ def main() -> None:
         entry = get_entry(name)
         run_dir = train(name, args.output)
         path = SHIPPED / f'{name}.npz'
-        save_packed(path, pack(rounded(read_checkpoint(run_dir / 'last.pth.tar').state), BITS))
+        save_packed(path, pack(read_checkpoint(run_dir / 'last.pth.tar').state, BITS))
         write_card(entry, run_dir, path, measure(name, path, args.output))
         write_hash(entry, path)
         print(f'{path}: {path.stat().st_size / 1e6:.1f} MB')

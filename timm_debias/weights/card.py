@@ -61,12 +61,12 @@ def preprocessing(data_config: Mapping[str, Any]) -> str:
 
 
 def _usage(name: str, release: Release) -> str:
-    ways = [
-        '',
-        "model = timm.create_model('local-dir:FOLDER', pretrained=True)  # this folder",
-        f"model = timm.create_model('hf-hub:USER/{name}', pretrained=True)  # once uploaded",
-    ]
-    if name in entries():
+    entry = entries().get(name)
+    place = 'a folder of `timm-debias weights unpack`' if entry is not None and entry.packed else 'this folder'
+    ways = ['', f"model = timm.create_model('local-dir:FOLDER', pretrained=True)  # {place}"]
+    if entry is None:
+        ways += [f"model = timm.create_model('hf-hub:USER/{name}', pretrained=True)  # once uploaded"]
+    else:
         ways = ['import timm_debias', '', f"model = timm.create_model('{name}', pretrained=True)", ways[1]]
     lines = ['## Use', '', '```python', 'import timm', *ways, '```']
     if release.aux:
