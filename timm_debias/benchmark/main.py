@@ -9,6 +9,7 @@ from ..files import write_text
 from ..flags import Parser, add_flags, config_from
 from ..log import setup_logging
 from ..stylizers.registry import create_stylizers, describe_stylizers
+from ..training.heap import keep_freed_memory
 from .archs import arch_row, fitted, format_archs, measure_archs, predict
 from .config import BenchmarkConfig, ProjectConfig, SetupConfig, check_config, setup_from
 from .recipe import project
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     config, project_config = config_from(BenchmarkConfig, args), config_from(ProjectConfig, args)
     check_config(config, project_config)
+    keep_freed_memory()  # As train.py does on a CPU.
     if config.project_recipe is not None:
         print(project(config, config_from(SetupConfig, args), project_config), end='')
         return 0

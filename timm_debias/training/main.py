@@ -15,6 +15,7 @@ from ..stylizers.registry import describe_stylizers
 from .checks import check_config
 from .config import TrainConfig
 from .defaults import fill_defaults
+from .heap import keep_freed_memory
 from .machine import import_device_modules, init_machine
 from .signals import Stopped
 from .train import train
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     import_device_modules(config.device.device_modules)
     check_config(config)
     machine = init_machine(config.device.device)
+    if machine.device.type == 'cpu':
+        keep_freed_memory()
     try:
         train(config, args, args_text, machine)
     except Stopped as stopped:
