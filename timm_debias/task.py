@@ -231,18 +231,23 @@ def create_debias_task(
     else:
         kind = GlobalMix if global_partners else ShapeTextureMix
         mix = kind(_resolve_stylizer(stylizer, stylizer_weights), alpha, generator)
-    cfg = getattr(model, 'pretrained_cfg', None) or {}
-    normalize = Normalize(
-        mean if mean is not None else cfg.get('mean', IMAGENET_DEFAULT_MEAN),
-        std if std is not None else cfg.get('std', IMAGENET_DEFAULT_STD),
-    )
     if aux_bn:
         convert_aux_bn(model)
     if multi_grid is not None:
         convert_two_pass(model)
     if device is None:
         device = next(model.parameters()).device
-    return DebiasTask(model, mix, criterion, normalize, clean_augment, multi_grid, device, dtype, verbose)
+    return DebiasTask(
+        model, mix, criterion, _normalize_of(model, mean, std), clean_augment, multi_grid, device, dtype, verbose
+    )
+
+
+def _normalize_of(model: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> Normalize:
+    cfg = getattr(model, 'pretrained_cfg', None) or {}
+    return Normalize(
+        mean if mean is not None else cfg.get('mean', IMAGENET_DEFAULT_MEAN),
+        std if std is not None else cfg.get('std', IMAGENET_DEFAULT_STD),
+    )
 
 
 def _resolve_stylizer(stylizer: str | Stylizer, weights: str | None) -> Stylizer:
