@@ -88,6 +88,8 @@ def convert(config: ConvertConfig) -> None:
     if config.keep_aux and not checkpoint.aux:
         raise DebiasError(f'--keep-aux: {checkpoint.path} holds no auxiliary batch norm')
     num_classes = config.num_classes or count_classes(config.arch, checkpoint.state)
+    if entry is not None:
+        _check_entry(config, entry, num_classes)
     network = create_network(config.arch, num_classes, config.model_kwargs)
     state = fit(checkpoint, network, config.arch)
     release = Release(
@@ -111,6 +113,17 @@ def convert(config: ConvertConfig) -> None:
     _logger.info(preprocessing(release.data_config))
     aux = f'; auxiliary batch norm: {AUX_WEIGHTS}' if release.aux else ''
     print(f"timm.create_model('local-dir:{folder}', pretrained=True){aux}")
+
+
+def _check_entry(config: ConvertConfig, entry: Entry, num_classes: int | None) -> None:
+    """Raise `DebiasError` where what is known of a released model is not what the flags say."""
+    if (config.arch, num_classes) != (entry.architecture, entry.num_classes):
+        raise DebiasError(
+            f'--name {entry.name} is a {entry.architecture} of {entry.num_classes} classes; '
+            f'this is a {config.arch} of {num_classes}'
+        )
+    if config.license:
+        raise DebiasError(f'--license: the weights of {entry.name} are under {entry.license}; leave it out')
 
 
 def _data_config(
