@@ -104,9 +104,10 @@ def commands(name: str) -> Section:
     training = ' '.join(['python train.py -c', HPARAMS, *MODELS[name]])
     return Section(
         'Commands',
-        'From a checkout of timm-debias. The first command is the training alone, with seed 0; the second trains, rounds\n'
-        'the weights, measures them and writes this card; the third measures the shipped model and gives the figures\n'
-        'above: top-1 on the 800 images of the validation split, shape and texture on the 1,120 conflict images.\n\n'
+        'From a checkout of timm-debias. The first command is the training alone, with seed 0; the second trains,\n'
+        'rounds the weights, measures them and writes this card; the third measures the shipped model and gives the\n'
+        'figures above: top-1 on the 800 images of the validation split, shape and texture on the 1,120 conflict\n'
+        'images.\n\n'
         f'```bash\n{training}\npython benchmarks/make_zoo.py --models {name}\n'
         f'python validate.py --model {name} --benchmarks shapes_textures --device cpu\n```\n\n'
         f'Made with PyTorch {torch.__version__} and timm {timm.__version__}.',
