@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -214,40 +215,50 @@ def test_verify_finds_a_difference(small, tmp_path, pictures, capsys, monkeypatc
     assert not (tmp_path / 'out').exists()
 
 
-def test_torchvision_names_that_timm_knows(tmp_path):
-    """torchvision's DenseNet has other names than timm's; the logits are torchvision's."""
+@pytest.fixture
+def old_densenet(tmp_path) -> tuple[nn.Module, Path]:
+    """torchvision's DenseNet in a file like the one torchvision offers: with the names it had, which are not timm's."""
     torch.manual_seed(0)
     network = torchvision.models.densenet121(num_classes=7).eval()
-    torch.save(network.state_dict(), tmp_path / 'model.pth')
-    arguments = ('--arch', 'densenet121', '--num-classes', 7, '--out', tmp_path / 'out')
-    assert convert(tmp_path / 'model.pth', *arguments) == 0
+    state = {
+        re.sub(r'(denselayer\d+\.(?:norm|conv))([12])\.', r'\1.\2.', key): value
+        for key, value in network.state_dict().items()
+        if 'num_batches_tracked' not in key
+    }
+    torch.save(state, tmp_path / 'densenet.pth')
+    return network, tmp_path / 'densenet.pth'
+
+
+def test_torchvision_names_that_timm_knows(old_densenet, tmp_path, pictures, capsys):
+    network, path = old_densenet
+    assert 'features.denseblock1.denselayer1.norm.1.weight' in torch.load(path)
+    given = (path, '--arch', 'densenet121', '--out', tmp_path / 'out')
+    assert convert(*given, '--verify', pictures) == 2
+    assert '--verify: no network with the names in' in error(capsys)
+    assert not (tmp_path / 'out').exists()
+    assert convert(*given) == 0
     torch.testing.assert_close(logits(loaded(tmp_path / 'out')), logits(network), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize('arch', ['resnet18', 'densenet121'])
-def test_checkpoints_of_the_first_pytorch(tmp_path, arch):
-    """Before 0.4.1, batch norm kept no number of batches; what PyTorch reads, is read."""
+def test_checkpoints_of_the_first_pytorch(tmp_path, pictures):
+    """Before 0.4.1, batch norm kept no number of batches; torchvision's ResNets are such files."""
     torch.manual_seed(0)
-    network = torchvision.models.get_model(arch, num_classes=7).eval()
+    network = torchvision.models.resnet18(num_classes=7).eval()
     state = {key: value for key, value in network.state_dict().items() if 'num_batches_tracked' not in key}
     torch.save(state, tmp_path / 'model.pth')
-    assert convert(tmp_path / 'model.pth', '--arch', arch, '--out', tmp_path / 'out') == 0
-    torch.testing.assert_close(logits(loaded(tmp_path / 'out')), logits(network), rtol=0, atol=1e-5)
+    given = (tmp_path / 'model.pth', '--arch', 'resnet18', '--out', tmp_path / 'out')
+    assert convert(*given, '--img-size', 64, '--verify', pictures) == 0
+    assert torch.equal(logits(loaded(tmp_path / 'out')), logits(network))
 
 
-def test_verify_of_a_network_that_torchvision_makes_differently(tmp_path, pictures, capsys):
-    """A ResNet of another stem is compared with timm's; foreign names cannot be compared with anything."""
-    torch.manual_seed(0)
-    torch.save(
-        timm.create_model('resnet18', num_classes=5, stem_width=32, stem_type='deep').state_dict(), tmp_path / 'a'
-    )
-    options = ['--model-kwargs', 'stem_width=32', 'stem_type=deep', '--img-size', 64, '--verify', pictures]
-    assert convert(tmp_path / 'a', '--arch', 'resnet18', *options, '--out', tmp_path / 'out') == 0
+def test_verify_of_a_network_that_torchvision_has_not(tmp_path, pictures, capsys):
+    """A ResNet with another stem than torchvision's is compared with timm's."""
+    stem = dict(stem_width=32, stem_type='deep')
+    torch.save(timm.create_model('resnet18', num_classes=5, **stem).state_dict(), tmp_path / 'model.pth')
+    options = ('--model-kwargs', *(f'{key}={value}' for key, value in stem.items()), '--img-size', 64)
+    given = (tmp_path / 'model.pth', '--arch', 'resnet18', '--out', tmp_path / 'out')
+    assert convert(*given, *options, '--verify', pictures) == 0
     assert 'Logits of 3 images are the same' in capsys.readouterr().err
-    torch.save(torchvision.models.densenet121(num_classes=7).state_dict(), tmp_path / 'b')
-    assert convert(tmp_path / 'b', '--arch', 'densenet121', '--verify', pictures, '--out', tmp_path / 'other') == 2
-    assert '--verify: no network with the names in' in error(capsys)
-    assert not (tmp_path / 'other').exists()
 
 
 def test_our_checkpoint_brings_its_preprocessing(tmp_path):
