@@ -261,6 +261,16 @@ def test_verify_of_a_network_that_torchvision_has_not(tmp_path, pictures, capsys
     assert 'Logits of 3 images are the same' in capsys.readouterr().err
 
 
+def test_grey_images(tmp_path, pictures, capsys):
+    torch.save(timm.create_model('test_resnet', num_classes=5, in_chans=1).state_dict(), tmp_path / 'model.pth')
+    given = (tmp_path / 'model.pth', '--arch', 'test_resnet', '--out', tmp_path / 'out', '--model-kwargs', 'in_chans=1')
+    assert convert(*given) == 2
+    assert 'no --mean: give it for images of 1 channels' in error(capsys)
+    assert convert(*given, '--mean', 0.4, '--std', 0.2, '--verify', pictures) == 0
+    data = timm.data.resolve_data_config(model=loaded(tmp_path / 'out'))
+    assert (data['input_size'][0], tuple(data['mean']), tuple(data['std'])) == (1, (0.4,), (0.2,))
+
+
 def test_our_checkpoint_brings_its_preprocessing(tmp_path):
     args = argparse.Namespace(
         dataset='shapes_textures', img_size=48, crop_pct=None, mean=[0.5, 0.5, 0.5], std=None, interpolation='bicubic'

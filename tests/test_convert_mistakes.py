@@ -139,6 +139,21 @@ def test_licence_of_the_official_weights_is_known(tmp_path, capsys):
     assert 'are under mit' in error(capsys)
 
 
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [
+        (['--interpolation', 'cubic'], "--interpolation: invalid choice: 'cubic'"),
+        (['--crop-pct', 1.5], '--crop-pct is 1.5'),
+        (['--img-size', 0], '--img-size is 0'),
+        (['--mean', 0.5, 0.5], '--mean has 2 values; expected 1, or 3'),
+        (['--std', 1, 1, 0], '--std is 0'),
+    ],
+)
+def test_preprocessing_that_cannot_be(small, tmp_path, capsys, flags, words):
+    assert convert(small, '--arch', 'test_resnet', '--out', tmp_path / 'out', *flags) == 2
+    assert words in error(capsys)
+
+
 def test_missing_arguments(small, tmp_path, capsys):
     for arguments, name in (([], 'CHECKPOINT'), ([small], '--arch'), ([small, '--arch', 'test_resnet'], '--out')):
         assert convert(*arguments) == 2

@@ -92,7 +92,8 @@ def get_entry(name: str) -> Entry:
     known = entries()
     found = known.get(name) or next((entry for key, entry in known.items() if key.partition('.')[0] == name), None)
     if found is None:
-        raise DebiasError(f"no released model is named '{name}'. {did_you_mean(name, known)}")
+        names = {*known, *(key.partition('.')[0] for key in known)}
+        raise DebiasError(f"no released model is named '{name}'. {did_you_mean(name, names)}")
     return found
 
 

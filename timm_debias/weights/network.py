@@ -56,7 +56,7 @@ def fit(checkpoint: Checkpoint, network: nn.Module, arch: str) -> StateDict:
     renamed = _renamed_by_timm(checkpoint.state, arch, network)
     if renamed is not None and difference(renamed, expected) is None:
         return renamed
-    raise DebiasError(f'{checkpoint.path}: {reason}; not weights of {arch} (--arch, --num-classes, --model-kwargs)')
+    raise DebiasError(f'{checkpoint.path}: {reason}; not weights of {arch} with {network.num_classes} classes')
 
 
 def with_numbers_of_batches(state: StateDict, expected: Mapping[str, torch.Tensor]) -> StateDict:

@@ -24,6 +24,8 @@ MAX_IMAGES = 64
 """More images than this are left out."""
 
 _BATCH = 8
+_MODES = {1: 'L', 3: 'RGB'}
+"""Channels -> mode of Pillow."""
 
 
 def sample_images(folder: str) -> list[Path]:
@@ -44,12 +46,19 @@ def sample_images(folder: str) -> list[Path]:
 
 
 def read_images(paths: list[Path], data_config: Mapping[str, Any]) -> torch.Tensor:
-    """Return images as timm's evaluation gives them to a model: [N, 3, H, W], normalised."""
+    """Return images as timm's evaluation gives them to a model: [N, C, H, W], normalised.
+
+    Raises:
+        DebiasError: a model of other images than colour or grey.
+    """
+    channels = data_config['input_size'][0]
+    if channels not in _MODES:
+        raise DebiasError(f'--verify: images have 1 or 3 channels, and the model takes {channels}')
     transform: Any = create_transform(**data_config)
     images = []
     for path in paths:
         with Image.open(path) as image:
-            images.append(transform(image.convert('RGB')))
+            images.append(transform(image.convert(_MODES[channels])))
     return torch.stack(images)
 
 
@@ -90,7 +99,7 @@ def network_after(folder: Path, aux: bool) -> nn.Module:
 
 @torch.no_grad()
 def largest_difference(before: nn.Module, after: nn.Module, images: torch.Tensor) -> float:
-    """Return the largest absolute difference of a logit, in float32, over images [N, 3, H, W]."""
+    """Return the largest absolute difference of a logit, in float32, over images [N, C, H, W]."""
     return max(float((before(batch) - after(batch)).abs().max()) for batch in images.split(_BATCH))
 
 
