@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import timm
+import torch
 from safetensors.torch import save_file
 
 from timm_debias.cli import run
@@ -87,9 +88,7 @@ def write_card(entry: Entry, run_dir: Path, path: Path, results: Mapping) -> Non
         'times a scale of its output channel, so that a model takes 6.5 MB instead of 45. All figures above are those\n'
         f'of the rounded weights; as trained, in bfloat16, it had {before}.',
     )
-    command = ' '.join(['python train.py -c', HPARAMS, *MODELS[entry.name]])
-    training = Section('Training', f'From a checkout of timm-debias:\n\n```bash\n{command}\n```')
-    sections = [*evaluation_sections([results]), training, packing]
+    sections = [*evaluation_sections([results]), commands(entry.name), packing]
     text = model_card(
         entry.name,
         describe(entry.architecture, config_from_args(args)),
@@ -98,6 +97,21 @@ def write_card(entry: Entry, run_dir: Path, path: Path, results: Mapping) -> Non
         {path.name: hash_file(path)},
     )
     write_text(SHIPPED / f'{entry.name}.md', text)
+
+
+def commands(name: str) -> Section:
+    """Return what of a card says how to train and how to measure a model."""
+    training = ' '.join(['python train.py -c', HPARAMS, *MODELS[name]])
+    return Section(
+        'Commands',
+        'From a checkout of timm-debias. The first command is the training alone, with seed 0; the second trains,\n'
+        'rounds the weights, measures them and writes this card; the third measures the shipped model and gives the\n'
+        'figures above: top-1 on the 800 images of the validation split, shape and texture on the 1,120 conflict\n'
+        'images.\n\n'
+        f'```bash\n{training}\npython benchmarks/make_zoo.py --models {name}\n'
+        f'python validate.py --model {name} --benchmarks shapes_textures --device cpu\n```\n\n'
+        f'Made with PyTorch {torch.__version__} and timm {timm.__version__}.',
+    )
 
 
 def last_row(run_dir: Path) -> dict[str, str]:

@@ -1,10 +1,8 @@
-"""Converting checkpoints: the reference's, as its code saves them; torchvision's; timm's; and what is to be refused."""
+"""Converting checkpoints: the reference's, as its code saves them; torchvision's; timm's."""
 
 import argparse
 import hashlib
 import json
-import os
-import pickle
 import re
 from pathlib import Path
 
@@ -13,15 +11,13 @@ import timm
 import torch
 import torchvision
 import yaml
+from conversions import convert, error, loaded, logits, save_small, tiny
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from timm_debias import convert_aux_bn
-from timm_debias.cli import main
 from timm_debias.weights import folder
-
-IMAGE_SIZE = 64
 
 
 class MixBatchNorm2d(nn.BatchNorm2d):
@@ -90,22 +86,6 @@ def save_as_reference(network: nn.Module, path: Path, raw: bool = False) -> None
     torch.save(content, path, _use_new_zipfile_serialization=False)
 
 
-@torch.no_grad()
-def logits(network: nn.Module) -> torch.Tensor:
-    images = torch.randn(2, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(1))
-    return network.eval()(images)
-
-
-def convert(*argv) -> int:
-    return main(['convert', *map(str, argv)])
-
-
-def error(capsys) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert lines[-1].startswith('timm-debias convert: error: '), lines
-    return lines[-1]
-
-
 @pytest.fixture
 def pictures(tmp_path):
     folder = tmp_path / 'pictures'
@@ -138,19 +118,7 @@ def test_official_checkpoint_gives_the_same_logits_in_plain_timm(tmp_path, name,
 
 @pytest.fixture(scope='module')
 def small(tmp_path_factory) -> Path:
-    """A checkpoint of timm's smallest ResNet with 5 classes, as torchvision's scripts write it."""
-    path = tmp_path_factory.mktemp('small') / 'model.pth'
-    torch.save({'model': tiny().state_dict(), 'epoch': 3}, path)
-    return path
-
-
-def tiny(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return timm.create_model('test_resnet', num_classes=5).eval()
-
-
-def loaded(folder: Path) -> nn.Module:
-    return timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+    return save_small(tmp_path_factory.mktemp('small'))
 
 
 def test_folder_has_card_and_hashes(small, tmp_path, capsys):
@@ -211,11 +179,6 @@ def test_moving_average_is_taken_where_asked_for(tmp_path, capsys, plain, ema):
     assert 'moving average' in (tmp_path / 'ema' / 'README.md').read_text()
 
 
-def test_no_moving_average(small, tmp_path, capsys):
-    assert convert(small, '--arch', 'test_resnet', '--out', tmp_path / 'out', '--use-ema') == 2
-    assert 'no moving average' in error(capsys)
-
-
 @pytest.mark.parametrize('keep', [False, True])
 def test_auxiliary_batch_norm(tmp_path, pictures, capsys, keep):
     network = convert_aux_bn(tiny())
@@ -238,11 +201,6 @@ def test_auxiliary_batch_norm(tmp_path, pictures, capsys, keep):
     assert all(torch.equal(value, state[key]) for key, value in restored.state_dict().items())
 
 
-def test_keep_aux_without_any(small, tmp_path, capsys):
-    assert convert(small, '--arch', 'test_resnet', '--out', tmp_path / 'out', '--keep-aux') == 2
-    assert 'no auxiliary batch norm' in error(capsys)
-
-
 def test_verify_finds_a_difference(small, tmp_path, pictures, capsys, monkeypatch):
     """Weights that are changed on their way into the file are found, and nothing is left."""
     write = folder.save_file
@@ -257,21 +215,60 @@ def test_verify_finds_a_difference(small, tmp_path, pictures, capsys, monkeypatc
     assert not (tmp_path / 'out').exists()
 
 
-def test_verify_needs_images(small, tmp_path, capsys):
-    (tmp_path / 'empty').mkdir()
-    for path, words in ((tmp_path / 'none', 'no such folder'), (tmp_path / 'empty', 'has no images')):
-        assert convert(small, '--arch', 'test_resnet', '--out', tmp_path / 'out', '--verify', path) == 2
-        assert words in error(capsys)
-
-
-def test_torchvision_names_that_timm_knows(tmp_path, pictures):
-    """torchvision's DenseNet has other names than timm's; the logits are torchvision's."""
+@pytest.fixture
+def old_densenet(tmp_path) -> tuple[nn.Module, Path]:
+    """torchvision's DenseNet in a file like the one torchvision offers: with the names it had, which are not timm's."""
     torch.manual_seed(0)
     network = torchvision.models.densenet121(num_classes=7).eval()
-    torch.save(network.state_dict(), tmp_path / 'model.pth')
-    arguments = ('--arch', 'densenet121', '--num-classes', 7, '--out', tmp_path / 'out')
-    assert convert(tmp_path / 'model.pth', *arguments) == 0
+    state = {
+        re.sub(r'(denselayer\d+\.(?:norm|conv))([12])\.', r'\1.\2.', key): value
+        for key, value in network.state_dict().items()
+        if 'num_batches_tracked' not in key
+    }
+    torch.save(state, tmp_path / 'densenet.pth')
+    return network, tmp_path / 'densenet.pth'
+
+
+def test_torchvision_names_that_timm_knows(old_densenet, tmp_path, pictures, capsys):
+    network, path = old_densenet
+    assert 'features.denseblock1.denselayer1.norm.1.weight' in torch.load(path)
+    given = (path, '--arch', 'densenet121', '--out', tmp_path / 'out')
+    assert convert(*given, '--verify', pictures) == 2
+    assert '--verify: no network with the names in' in error(capsys)
+    assert not (tmp_path / 'out').exists()
+    assert convert(*given) == 0
     torch.testing.assert_close(logits(loaded(tmp_path / 'out')), logits(network), rtol=0, atol=1e-5)
+
+
+def test_checkpoints_of_the_first_pytorch(tmp_path, pictures):
+    """Before 0.4.1, batch norm kept no number of batches; torchvision's ResNets are such files."""
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=7).eval()
+    state = {key: value for key, value in network.state_dict().items() if 'num_batches_tracked' not in key}
+    torch.save(state, tmp_path / 'model.pth')
+    given = (tmp_path / 'model.pth', '--arch', 'resnet18', '--out', tmp_path / 'out')
+    assert convert(*given, '--img-size', 64, '--verify', pictures) == 0
+    assert torch.equal(logits(loaded(tmp_path / 'out')), logits(network))
+
+
+def test_verify_of_a_network_that_torchvision_has_not(tmp_path, pictures, capsys):
+    """A ResNet with another stem than torchvision's is compared with timm's."""
+    stem = dict(stem_width=32, stem_type='deep')
+    torch.save(timm.create_model('resnet18', num_classes=5, **stem).state_dict(), tmp_path / 'model.pth')
+    options = ('--model-kwargs', *(f'{key}={value}' for key, value in stem.items()), '--img-size', 64)
+    given = (tmp_path / 'model.pth', '--arch', 'resnet18', '--out', tmp_path / 'out')
+    assert convert(*given, *options, '--verify', pictures) == 0
+    assert 'Logits of 3 images are the same' in capsys.readouterr().err
+
+
+def test_grey_images(tmp_path, pictures, capsys):
+    torch.save(timm.create_model('test_resnet', num_classes=5, in_chans=1).state_dict(), tmp_path / 'model.pth')
+    given = (tmp_path / 'model.pth', '--arch', 'test_resnet', '--out', tmp_path / 'out', '--model-kwargs', 'in_chans=1')
+    assert convert(*given) == 2
+    assert 'no --mean: give it for images of 1 channels' in error(capsys)
+    assert convert(*given, '--mean', 0.4, '--std', 0.2, '--verify', pictures) == 0
+    data = timm.data.resolve_data_config(model=loaded(tmp_path / 'out'))
+    assert (data['input_size'][0], tuple(data['mean']), tuple(data['std'])) == (1, (0.4,), (0.2,))
 
 
 def test_our_checkpoint_brings_its_preprocessing(tmp_path):
@@ -300,100 +297,3 @@ def test_model_arguments_come_back(tmp_path):
     images = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(loaded(tmp_path / 'out')(images), network.eval()(images))
-
-
-class Evil:
-    """Unpickled, it would run a command."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f'touch {self.path}',)
-
-
-@pytest.mark.parametrize('zipped', [True, False])
-def test_malicious_pickle_is_not_executed(tmp_path, capsys, zipped):
-    content = {'state_dict': tiny().state_dict(), 'epoch': Evil(tmp_path / 'executed')}
-    torch.save(content, tmp_path / 'model.pth.tar', _use_new_zipfile_serialization=zipped)
-    assert convert(tmp_path / 'model.pth.tar', '--arch', 'test_resnet', '--out', tmp_path / 'out') == 2
-    message = error(capsys)
-    assert f'{os.system.__module__}.system' in message
-    assert 'weights_only=False' not in message
-    assert not (tmp_path / 'executed').exists()
-    assert not (tmp_path / 'out').exists()
-
-
-def test_bare_pickle_and_whole_models_are_refused(tmp_path, capsys):
-    (tmp_path / 'evil.pth').write_bytes(pickle.dumps(Evil(tmp_path / 'executed')))
-    torch.save(tiny(), tmp_path / 'model.pth')
-    for name in ('evil.pth', 'model.pth'):
-        assert convert(tmp_path / name, '--arch', 'test_resnet', '--out', tmp_path / 'out') == 2
-        assert name in error(capsys)
-    assert not (tmp_path / 'executed').exists()
-
-
-@pytest.mark.parametrize('suffix', ['.pth.tar', '.safetensors'])
-@pytest.mark.parametrize('legacy', [False, True])
-def test_truncated_files(tmp_path, capsys, suffix, legacy):
-    path = tmp_path / f'model{suffix}'
-    if suffix == '.safetensors':
-        save_file(tiny().state_dict(), path)
-    else:
-        torch.save(tiny().state_dict(), path, _use_new_zipfile_serialization=not legacy)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert convert(path, '--arch', 'test_resnet', '--out', tmp_path / 'out') == 2
-    assert 'damaged' in error(capsys)
-
-
-def test_keys_and_shapes_that_differ(tmp_path, capsys):
-    def message(change) -> str:
-        state = tiny().state_dict()
-        change(state)
-        torch.save(state, tmp_path / 'model.pth')
-        assert convert(tmp_path / 'model.pth', '--arch', 'test_resnet', '--out', tmp_path / 'out') == 2
-        assert not (tmp_path / 'out').exists()
-        return error(capsys)
-
-    assert "'layer2.0.bn1.weight' is missing" in message(lambda state: state.pop('layer2.0.bn1.weight'))
-    assert "'more' is unexpected" in message(lambda state: state.update(more=torch.zeros(1)))
-    changed = message(lambda state: state.update({'conv1.0.weight': torch.zeros(8, 3, 5, 5)}))
-    assert re.search(r"'conv1.0.weight' is \[8, 3, 5, 5\]; expected \[\d+, 3, 3, 3\]", changed)
-    assert "'fc.bias' holds NaN" in message(lambda state: state['fc.bias'].fill_(float('nan')))
-
-
-def test_wrong_architecture(small, tmp_path, capsys):
-    assert convert(small, '--arch', 'resnet10t', '--out', tmp_path / 'out') == 2
-    assert 'not weights of resnet10t' in error(capsys)
-    assert convert(small, '--arch', 'test_resnett', '--out', tmp_path / 'out') == 2
-    assert "Did you mean 'test_resnet" in error(capsys)
-
-
-@pytest.mark.parametrize('content', [[1, 2], {'epoch': 3}, {}, {'state_dict': {'weight': 1.0}}], ids=str)
-def test_files_without_weights(tmp_path, capsys, content):
-    torch.save(content, tmp_path / 'model.pth')
-    assert convert(tmp_path / 'model.pth', '--arch', 'test_resnet', '--out', tmp_path / 'out') == 2
-    assert re.search('holds a list|no weights of a model', error(capsys))
-
-
-def test_nothing_is_overwritten_by_mistake(small, tmp_path, capsys):
-    arguments = (small, '--arch', 'test_resnet', '--out', tmp_path / 'out')
-    assert convert(*arguments) == 0
-    assert convert(*arguments) == 2
-    assert '--overwrite' in error(capsys)
-    (tmp_path / 'out' / 'notes.txt').write_text('mine')
-    assert convert(*arguments, '--overwrite') == 0
-    other = tmp_path / 'other'
-    other.mkdir()
-    (other / 'notes.txt').write_text('mine')
-    assert convert(*arguments[:3], '--out', other, '--overwrite') == 2
-    assert 'no released model' in error(capsys)
-    assert (other / 'notes.txt').read_text() == 'mine'
-
-
-def test_missing_arguments(small, tmp_path, capsys):
-    for arguments, name in (([], 'CHECKPOINT'), ([small], '--arch'), ([small, '--arch', 'test_resnet'], '--out')):
-        assert convert(*arguments) == 2
-        assert name in error(capsys)
-    assert convert(tmp_path / 'none.pth', '--arch', 'test_resnet', '--out', tmp_path / 'out') == 2
-    assert 'no such file' in error(capsys)

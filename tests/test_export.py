@@ -105,6 +105,8 @@ def test_mistakes(checkpoint, tmp_path, capsys, monkeypatch):
     _, path = checkpoint
     assert run(*flags(path, tmp_path / 'model.h5')) == 2
     assert '.onnx or .pt2 or .torchscript' in error(capsys)
+    assert run('resnet50_debiased.in1k', '--num-classes', 10, '--output', tmp_path / 'model.pt2') == 2
+    assert '--num-classes is for a --checkpoint' in error(capsys)
     assert run(*flags(tmp_path / 'none.pth', tmp_path / 'model.pt2')) == 2
     assert 'no such file' in error(capsys)
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)

@@ -160,6 +160,8 @@ def test_mistakes(run_dir, results, tmp_path, capsys):
     given = ['--name', 'tiny', '--license', 'cc0-1.0', '--output', tmp_path / 'tiny']
     assert release(run_dir, *given[2:]) == 2
     assert '--name' in error(capsys)
+    assert release(run_dir, '--name', 'resnet18_debiased.shapes_textures', *given[2:]) == 2
+    assert 'choose another name' in error(capsys)
     assert release(run_dir, *given[:2]) == 2
     assert 'no --license' in error(capsys)
     assert release(tmp_path, *given) == 2

@@ -3,18 +3,19 @@
 import json
 import re
 import socket
+from pathlib import Path
 
 import pytest
 import timm
 
+from timm_debias import DebiasError
 from timm_debias.cli import main
 from timm_debias.hashing import hash_file, hash_weights
 from timm_debias.weights.manifest import entries
 from timm_debias.weights.zoo import SHIPPED
 
-ENTRIES = [entry for entry in entries().values() if entry.packed and entry.sha256]
+ENTRIES = [entry for entry in entries().values() if entry.packed]
 NAMES = [entry.name for entry in ENTRIES]
-pytestmark = pytest.mark.skipif(not ENTRIES, reason='no weights are shipped yet: benchmarks/make_zoo.py')
 
 
 @pytest.fixture
@@ -28,6 +29,10 @@ def offline(monkeypatch, tmp_path):
 
 def card(name: str) -> str:
     return (SHIPPED / f'{name}.md').read_text(encoding='utf-8')
+
+
+def figures(name: str) -> dict[str, str]:
+    return dict(re.findall(r'\| shapes_textures \| (\w+) \| ([\d.]+)', card(name)))
 
 
 def test_files_of_the_package():
@@ -57,6 +62,39 @@ def test_unpacked_it_needs_only_timm(offline, tmp_path):
     plain = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True)
     assert hash_weights(plain) == hash_weights(timm.create_model(NAMES[0], pretrained=True))
     assert json.loads((tmp_path / 'out' / 'config.json').read_text())['label_names'][0] == 'disc+stripes'
+    text = (tmp_path / 'out' / 'README.md').read_text()
+    assert text.startswith(card(NAMES[0]).partition('## Files')[0])
+    assert hash_file(tmp_path / 'out' / 'model.safetensors') in text
+    assert '.npz' not in text
+
+
+def test_list(offline, capsys):
+    assert main(['weights', 'list']) == 0
+    listed = [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [row[0] for row in listed if row[2] == 'shipped'] == NAMES
+    assert len(listed) == len(entries())
+
+
+def test_nothing_to_add(offline, capsys):
+    assert main(['weights', 'add', 'file', '--name', NAMES[0]]) == 2
+    assert 'shipped with this package' in capsys.readouterr().err
+
+
+def test_damaged_file(offline, tmp_path, monkeypatch):
+    data = bytearray((SHIPPED / f'{NAMES[0]}.npz').read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / f'{NAMES[0]}.npz').write_bytes(data)
+    monkeypatch.setattr('timm_debias.weights.zoo.SHIPPED', tmp_path)
+    with pytest.raises(DebiasError, match=r'missing or damaged \(SHA-256\); install timm_debias anew'):
+        timm.create_model(NAMES[0], pretrained=True)
+
+
+def test_table_of_the_documentation():
+    """docs/weights.md gives the figures of the cards."""
+    text = (Path(__file__).parents[1] / 'docs/weights.md').read_text(encoding='utf-8')
+    rows = dict(re.findall(r'\| `(resnet18_debiased\.\w+)` \| .* \| ([\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+) \|', text))
+    keys = ('top1', 'shape', 'texture', 'shape_bias')
+    assert rows == {name: ' | '.join(figures(name)[key] for key in keys) for name in NAMES}
 
 
 def test_into_another_number_of_classes(offline):
@@ -76,6 +114,5 @@ def test_figures_of_the_cards(offline, tmp_path, capsys):
     for name in NAMES:
         measured = json.loads((tmp_path / 'results' / name / 'results.json').read_text())
         headline = measured['benchmarks']['shapes_textures']['headline']
-        figures = dict(re.findall(r'\| shapes_textures \| (\w+) \| ([\d.]+)', card(name)))
-        assert figures == {key: f'{value:.2f}' for key, value in headline.items()}
+        assert figures(name) == {key: f'{value:.2f}' for key, value in headline.items()}
         assert measured['img_size'] == 64

@@ -220,13 +220,17 @@ def test_no_network(home, monkeypatch):
     assert '\n' not in str(raised.value)
 
 
-def test_weights_on_the_hub(published, monkeypatch):
+def test_weights_on_the_hub(home, published, monkeypatch):
     path, digest = published
+    (home / 'tiny_debiased.shapes_textures').mkdir(parents=True)
     asked = []
     monkeypatch.setattr(zoo, 'hf_hub_download', lambda *names: asked.append(names) or str(path))
     found = zoo.load_weights(entry(hf_hub_id='someone/tiny', sha256=digest))
     assert asked == [('someone/tiny', 'model.safetensors')]
     assert found.keys() == load_file(path).keys()
+    path.rename(home / 'tiny_debiased.shapes_textures' / 'model.safetensors')
+    assert zoo.load_weights(entry(hf_hub_id='someone/tiny', sha256=digest)).keys() == found.keys()
+    assert len(asked) == 1  # What is in the zoo is not asked for again.
 
 
 def test_default_home(monkeypatch, tmp_path):
@@ -272,11 +276,3 @@ def test_mistakes_at_the_command_line(home, capsys, argv, words):
 
 def test_the_package_registers_the_names():
     assert timm_debias.debiased.resnet50_debiased is timm.models.model_entrypoint('resnet50_debiased')
-
-
-def test_weights_that_are_not_made_yet():
-    """The manifest names them before `benchmarks/make_zoo.py` has trained them."""
-    entry = Entry('a.b', architecture='resnet18', data='shapes_textures', license='apache-2.0', packed='x', sha256='')
-    assert zoo.source_of(entry) == {}
-    with pytest.raises(DebiasError, match=r'a\.b: .*ships no such weights; benchmarks/make_zoo.py trains them'):
-        zoo.load_weights(entry)

@@ -20,6 +20,8 @@ _logger = logging.getLogger(__name__)
 _PATTERN = 'checkpoint-*.pth.tar'
 """Checkpoints of a run, the best by timm's count; model_best and last are among them under other names."""
 
+_BEST = 5
+
 
 @dataclass(frozen=True)
 class AverageConfig:
@@ -30,7 +32,8 @@ class AverageConfig:
         metavar='PATH',
     )  # fmt: skip
     output: str = flag('', 'file to write, .safetensors', metavar='FILE')
-    best: int = flag(5, 'checkpoints to take of a run', '-n', '--best', metavar='N')
+    best: int | None = flag(None, f'checkpoints to take of a run, {_BEST} if not given', '-n', '--best', type=int,
+                            metavar='N')  # fmt: skip
     ascending: bool = flag(False, 'of a run, the lowest metric is best, as with --eval-metric loss')
     use_ema: bool = flag(False, 'take the moving averages of the weights')
     overwrite: bool = flag(False, 'write over a file that is there')
@@ -66,6 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _read(config: AverageConfig) -> list[Checkpoint]:
     paths = [Path(path) for path in config.checkpoints]
     is_run = len(paths) == 1 and paths[0].is_dir()
+    if not is_run and (config.best is not None or config.ascending):
+        name = '--ascending' if config.best is None else '--best'
+        raise DebiasError(f'{name} chooses among the checkpoints of one run; give its folder, or leave {name} out')
+    if config.best is not None and config.best < 2:
+        raise DebiasError(f'--best {config.best}: an average needs at least 2 checkpoints')
     if is_run:
         paths = sorted(paths[0].glob(_PATTERN))
     if len({path.resolve() for path in paths}) < len(paths):
@@ -83,7 +91,8 @@ def _best(checkpoints: list[Checkpoint], config: AverageConfig) -> list[Checkpoi
     unranked = [str(checkpoint.path) for checkpoint in checkpoints if checkpoint.metric is None]
     if unranked:
         raise DebiasError(f'{unranked[0]} has no metric to rank it by; name the files to average')
-    ranked = sorted(checkpoints, key=lambda item: item.metric or 0.0, reverse=not config.ascending)[: config.best]
+    ranked = sorted(checkpoints, key=lambda item: item.metric or 0.0, reverse=not config.ascending)
+    ranked = ranked[: config.best or _BEST]
     for checkpoint in ranked:
         _logger.info(f'{checkpoint.path}: {checkpoint.metric:.4g}')
     return ranked

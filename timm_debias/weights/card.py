@@ -9,6 +9,8 @@ import yaml
 from .folder import AUX_WEIGHTS, Release
 from .manifest import entries
 
+_FILES = '## Files'
+
 
 @dataclass(frozen=True)
 class Section:
@@ -45,7 +47,7 @@ def model_card(name: str, summary: str, release: Release, sections: Sequence[Sec
         f'{preprocessing(release.data_config)} Licence: {front["license"]}.',
         _usage(name, release),
         *(f'## {section.title}\n\n{section.text}' for section in sections),
-        '## Files\n\n' + '\n'.join(['| file | SHA-256 |', '| --- | --- |', *_rows(sums)]),
+        files_section(sums),
     ]
     return '\n\n'.join(parts) + '\n'
 
@@ -77,5 +79,12 @@ def _usage(name: str, release: Release) -> str:
     return '\n'.join(lines)
 
 
-def _rows(sums: Mapping[str, str]) -> list[str]:
-    return [f'| {file} | `{digest}` |' for file, digest in sums.items()]
+def files_section(sums: Mapping[str, str]) -> str:
+    """Return the last section of a card: the SHA-256 of each file."""
+    rows = [f'| {file} | `{digest}` |' for file, digest in sums.items()]
+    return '\n'.join([_FILES, '', '| file | SHA-256 |', '| --- | --- |', *rows])
+
+
+def with_files(card: str, sums: Mapping[str, str]) -> str:
+    """Return a card with other files in its last section."""
+    return f'{card.partition(_FILES)[0]}{files_section(sums)}\n'

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..errors import DebiasError
 from ..flags import Parser, add_flags, config_from, flag
 from ..log import setup_logging
-from .card import Section, model_card
+from .card import Section, model_card, with_files
 from .convert import ConvertConfig, convert
 from .folder import SUMS, WEIGHTS, Release, check_folder, copy_folder, read_sums, write_folder
 from .manifest import PAGE, Entry, entries, get_entry
@@ -152,7 +152,7 @@ def unpack(entry: Entry, folder: Path, overwrite: bool = False) -> None:
 
     def card(sums: Mapping[str, str]) -> str:
         if written.is_file():
-            return written.read_text(encoding='utf-8')
+            return with_files(written.read_text(encoding='utf-8'), sums)
         where = Section('Origin', f'{entry.url or entry.hf_hub_id}.')
         return model_card(entry.name, 'A model released by timm-debias.', release, [where], sums)
 

@@ -25,6 +25,9 @@ from .verify import largest_difference, network_after, network_before, read_imag
 
 _logger = logging.getLogger(__name__)
 
+_INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
+"""Those of timm's transforms."""
+
 
 @dataclass(frozen=True)
 class ConvertConfig:
@@ -44,9 +47,9 @@ class ConvertConfig:
     verify: str = flag('', 'folder of images on which the logits must be the same before and after', metavar='DIR')
     img_size: int | None = flag(None, 'image size of evaluation in pixels', type=int, metavar='N')
     crop_pct: float | None = flag(None, 'share of the image in the centre crop of evaluation', type=float)
-    interpolation: str = flag('', 'interpolation of image resizing', metavar='NAME')
-    mean: list[float] | None = flag(None, 'mean pixel value of the data set', nargs=3, type=float)
-    std: list[float] | None = flag(None, 'standard deviation of the data set', nargs=3, type=float)
+    interpolation: str | None = flag(None, 'interpolation of image resizing', choices=_INTERPOLATIONS)
+    mean: list[float] | None = flag(None, 'mean pixel value of the data set, by channel', nargs='+', type=float)
+    std: list[float] | None = flag(None, 'standard deviation of the data set, by channel', nargs='+', type=float)
     license: str = flag('', 'licence of the weights, "unknown" if not given', metavar='NAME')
     overwrite: bool = flag(False, 'replace a model that is in the folder')
 
@@ -78,6 +81,7 @@ def convert(config: ConvertConfig) -> None:
     Raises:
         DebiasError: a mistake in the flags or the file; nothing is written then.
     """
+    _check_preprocessing(config)
     folder = Path(config.output)
     check_new(folder, config.overwrite)
     entry = entries().get(config.name)
@@ -88,6 +92,8 @@ def convert(config: ConvertConfig) -> None:
     if config.keep_aux and not checkpoint.aux:
         raise DebiasError(f'--keep-aux: {checkpoint.path} holds no auxiliary batch norm')
     num_classes = config.num_classes or count_classes(config.arch, checkpoint.state)
+    if entry is not None:
+        _check_entry(config, entry, num_classes)
     network = create_network(config.arch, num_classes, config.model_kwargs)
     state = fit(checkpoint, network, config.arch)
     release = Release(
@@ -111,6 +117,34 @@ def convert(config: ConvertConfig) -> None:
     _logger.info(preprocessing(release.data_config))
     aux = f'; auxiliary batch norm: {AUX_WEIGHTS}' if release.aux else ''
     print(f"timm.create_model('local-dir:{folder}', pretrained=True){aux}")
+
+
+def _check_preprocessing(config: ConvertConfig) -> None:
+    channels = _channels(config)
+    if config.img_size is not None and config.img_size < 1:
+        raise DebiasError(f'--img-size is {config.img_size}; expected at least 1')
+    if config.crop_pct is not None and not 0 < config.crop_pct <= 1:
+        raise DebiasError(f'--crop-pct is {config.crop_pct:g}; expected a share of the image above 0, 1 at most')
+    for name, values in (('--mean', config.mean), ('--std', config.std)):
+        if values and len(values) not in (1, channels):
+            raise DebiasError(f'{name} has {len(values)} values; expected 1, or {channels} for as many channels')
+    if config.std and min(config.std) <= 0:
+        raise DebiasError(f'--std is {min(config.std):g}; expected more than 0')
+
+
+def _channels(config: ConvertConfig) -> int:
+    return int(config.model_kwargs.get('in_chans', 3))
+
+
+def _check_entry(config: ConvertConfig, entry: Entry, num_classes: int | None) -> None:
+    """Raise `DebiasError` where what is known of a released model is not what the flags say."""
+    if (config.arch, num_classes) != (entry.architecture, entry.num_classes):
+        raise DebiasError(
+            f'--name {entry.name} is a {entry.architecture} of {entry.num_classes} classes; '
+            f'this is a {config.arch} of {num_classes}'
+        )
+    if config.license:
+        raise DebiasError(f'--license: the weights of {entry.name} are under {entry.license}; leave it out')
 
 
 def _data_config(
@@ -142,7 +176,13 @@ def _data_config(
     given = {key: value for key, value in flags.items() if value}
     if config.img_size:
         defaults.pop('input_size', None)
-    return resolve_data_config({**defaults, **given}, model=network)
+    channels = _channels(config)
+    for name in ('mean', 'std'):
+        values = {**defaults, **given}.get(name)
+        if channels != 3 and (values is None or len(values) not in (1, channels)):
+            raise DebiasError(f'no --{name}: give it for images of {channels} channels')
+    resolved = resolve_data_config({**defaults, **given, 'in_chans': channels}, model=network)
+    return {**resolved, 'input_size': (channels, *resolved['input_size'][1:])}
 
 
 def _compare(config: ConvertConfig, checkpoint: Checkpoint, release: Release, paths: list[Path], folder: Path) -> str:

@@ -93,6 +93,10 @@ def _check(config: ExportConfig, output: Path) -> None:
         raise DebiasError(f"--output '{config.output}': expected a file that ends in {' or '.join(FORMATS)}")
     if output.exists() and not config.overwrite:
         raise DebiasError(f'{output} exists; choose another --output or give --overwrite')
+    if config.num_classes and not config.checkpoint:
+        raise DebiasError(
+            '--num-classes is for a --checkpoint; pretrained weights have a classifier for their own classes'
+        )
     missing = [name for name in FORMATS[output.suffix].needs if importlib.util.find_spec(name) is None]
     if missing:
         raise DebiasError(f"{output.suffix} needs {', '.join(missing)}: pip install 'timm-debias[export]'")

@@ -92,7 +92,8 @@ def get_entry(name: str) -> Entry:
     known = entries()
     found = known.get(name) or next((entry for key, entry in known.items() if key.partition('.')[0] == name), None)
     if found is None:
-        raise DebiasError(f"no released model is named '{name}'. {did_you_mean(name, known)}")
+        names = {*known, *(key.partition('.')[0] for key in known)}
+        raise DebiasError(f"no released model is named '{name}'. {did_you_mean(name, names)}")
     return found
 
 
@@ -113,7 +114,6 @@ def _entry(path: Path, name: str, values: Mapping[str, Any]) -> Entry:
         raise DebiasError(f'{path}: {name}: {" and ".join(sources)}; one place of the weights is enough')
     if not sources and not entry.offered_as:
         raise DebiasError(f'{path}: {name}: no place of the weights: packed, url, hf_hub_id or offered_as')
-    not_made = entry.packed and entry.sha256 == ''
-    if sources and not not_made and not re.fullmatch('[0-9a-f]{64}', str(entry.sha256)):
+    if sources and not re.fullmatch('[0-9a-f]{64}', str(entry.sha256)):
         raise DebiasError(f"{path}: {name}: {sources[0]} needs sha256: '…', the hash of the file in hex, in quotes")
     return entry

@@ -14,6 +14,8 @@ from ..errors import DebiasError
 from ..weight_files import StateDict, difference
 from .checkpoints import Checkpoint
 
+_BATCHES = '.num_batches_tracked'
+
 
 def create_network(arch: str, num_classes: int | None, model_kwargs: Mapping[str, Any]) -> nn.Module:
     """Return timm's network of a name, with random weights.
@@ -47,13 +49,25 @@ def fit(checkpoint: Checkpoint, network: nn.Module, arch: str) -> StateDict:
         DebiasError: names the first key that is missing, unexpected or of another shape.
     """
     expected = network.state_dict()
-    reason = difference(checkpoint.state, expected)
+    state = with_numbers_of_batches(checkpoint.state, expected)
+    reason = difference(state, expected)
     if reason is None:
-        return checkpoint.state
+        return state
     renamed = _renamed_by_timm(checkpoint.state, arch, network)
     if renamed is not None and difference(renamed, expected) is None:
         return renamed
-    raise DebiasError(f'{checkpoint.path}: {reason}; not weights of {arch} (--arch, --num-classes, --model-kwargs)')
+    raise DebiasError(f'{checkpoint.path}: {reason}; not weights of {arch} with {network.num_classes} classes')
+
+
+def with_numbers_of_batches(state: StateDict, expected: Mapping[str, torch.Tensor]) -> StateDict:
+    """Return `state` with batch norm's numbers of batches, 0, where it has none at all.
+
+    PyTorch before 0.4.1 kept no such numbers, torchvision's oldest checkpoints among what it wrote; evaluation does not
+    use them.
+    """
+    if any(key.endswith(_BATCHES) for key in state):
+        return state
+    return {**state, **{key: torch.zeros_like(value) for key, value in expected.items() if key.endswith(_BATCHES)}}
 
 
 def _renamed_by_timm(state: StateDict, arch: str, network: Any) -> StateDict | None:
@@ -65,9 +79,9 @@ def _renamed_by_timm(state: StateDict, arch: str, network: Any) -> StateDict | N
     except Exception:  # A filter that was made for other files raises anything.
         return None
     renamed = model.state_dict()
-    before, after = (Counter(map(_content, weights.values())) for weights in (state, renamed))
-    return renamed if before == after else None
+    return renamed if _contents(state) == _contents(renamed) else None
 
 
-def _content(tensor: torch.Tensor) -> str:
-    return hashlib.sha256(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+def _contents(state: StateDict) -> Counter[str]:
+    tensors = (value.detach().contiguous().reshape(-1) for key, value in state.items() if not key.endswith(_BATCHES))
+    return Counter(hashlib.sha256(tensor.view(torch.uint8).numpy().tobytes()).hexdigest() for tensor in tensors)

@@ -1,7 +1,7 @@
 """Weights in few bytes: convolution and linear weights as small integers with a scale for each output channel.
 
 A model is measured with what `unpack` gives, so nothing is lost between a card's numbers and the file: rounding to the
-grid is the last step of training, not a step of loading.
+grid is the last step of making it, not a step of loading.
 """
 
 import io

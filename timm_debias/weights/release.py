@@ -31,7 +31,7 @@ from .card import Section, model_card
 from .checkpoints import Checkpoint, read_checkpoint
 from .folder import Release, check_new, write_folder
 from .hub import check_repository, push
-from .manifest import PAPER
+from .manifest import PAPER, entries
 from .network import fit
 
 _logger = logging.getLogger(__name__)
@@ -105,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(config: ReleaseConfig) -> Path:
     if not re.fullmatch(r'[\w.-]+', config.name):
         raise DebiasError(f"--name '{config.name}': expected a name of letters, digits and . _ -")
+    if config.name in entries():
+        raise DebiasError(f'--name {config.name} is a model that timm_debias has already; choose another name')
     if not config.license:
         raise DebiasError('no --license: say under which licence the weights are, such as apache-2.0')
     if not (Path(config.run_dir) / ARGS).is_file():

@@ -15,14 +15,17 @@ from torch import nn
 from ..aux_bn import convert_aux_bn
 from ..data.checks import check_images
 from ..errors import DebiasError
-from ..weight_files import load_safetensors, load_state
+from ..weight_files import difference, load_safetensors, load_state
 from .checkpoints import Checkpoint
 from .folder import WEIGHTS
+from .network import with_numbers_of_batches
 
 MAX_IMAGES = 64
 """More images than this are left out."""
 
 _BATCH = 8
+_MODES = {1: 'L', 3: 'RGB'}
+"""Channels -> mode of Pillow."""
 
 
 def sample_images(folder: str) -> list[Path]:
@@ -43,31 +46,47 @@ def sample_images(folder: str) -> list[Path]:
 
 
 def read_images(paths: list[Path], data_config: Mapping[str, Any]) -> torch.Tensor:
-    """Return images as timm's evaluation gives them to a model: [N, 3, H, W], normalised."""
+    """Return images as timm's evaluation gives them to a model: [N, C, H, W], normalised.
+
+    Raises:
+        DebiasError: a model of other images than colour or grey.
+    """
+    channels = data_config['input_size'][0]
+    if channels not in _MODES:
+        raise DebiasError(f'--verify: images have 1 or 3 channels, and the model takes {channels}')
     transform: Any = create_transform(**data_config)
     images = []
     for path in paths:
         with Image.open(path) as image:
-            images.append(transform(image.convert('RGB')))
+            images.append(transform(image.convert(_MODES[channels])))
     return torch.stack(images)
 
 
 def network_before(arch: str, network: nn.Module, checkpoint: Checkpoint) -> nn.Module:
     """Return a network with the weights as they are in the checkpoint, auxiliary batch norm included, in eval mode.
 
-    It is torchvision's, which the reference trained, where torchvision has the architecture, else timm's.
+    It is torchvision's, which the reference trained, where the weights fit torchvision's, else timm's.
 
     Args:
         arch: timm's name of the architecture.
         network: timm's network, to be changed.
         checkpoint: The checkpoint.
+
+    Raises:
+        DebiasError: the weights have other names than timm's and torchvision's ResNets'.
     """
     classes = int(network.num_classes)  # type: ignore[arg-type]
-    before = convert_aux_bn(_torchvision(arch, classes) or network) if checkpoint.aux else _torchvision(arch, classes)
-    if before is None:
-        before = network
-    load_state(before, {**checkpoint.state, **checkpoint.aux}, checkpoint.path)
-    return before.eval()
+    reason = None
+    for candidate in filter(None, (_torchvision(arch, classes), network)):
+        before = convert_aux_bn(candidate) if checkpoint.aux else candidate
+        state = with_numbers_of_batches({**checkpoint.state, **checkpoint.aux}, before.state_dict())
+        reason = difference(state, before.state_dict())
+        if reason is None:
+            before.load_state_dict(state)
+            return before.eval()
+    raise DebiasError(
+        f'--verify: no network with the names in {checkpoint.path} is known to compare with ({reason}); leave it out'
+    )
 
 
 def network_after(folder: Path, aux: bool) -> nn.Module:
@@ -80,7 +99,7 @@ def network_after(folder: Path, aux: bool) -> nn.Module:
 
 @torch.no_grad()
 def largest_difference(before: nn.Module, after: nn.Module, images: torch.Tensor) -> float:
-    """Return the largest absolute difference of a logit, in float32, over images [N, 3, H, W]."""
+    """Return the largest absolute difference of a logit, in float32, over images [N, C, H, W]."""
     return max(float((before(batch) - after(batch)).abs().max()) for batch in images.split(_BATCH))
 
 

@@ -30,7 +30,7 @@ def folder_of(entry: Entry) -> Path:
 def source_of(entry: Entry) -> dict[str, str]:
     """Return where the weights of a model are, as timm's `pretrained_cfg` says it; empty where they are nowhere."""
     if entry.packed:
-        return {'file': str(SHIPPED / entry.packed)} if entry.sha256 else {}
+        return {'file': str(SHIPPED / entry.packed)}
     if (folder_of(entry) / WEIGHTS).is_file():
         return {'file': str(folder_of(entry) / WEIGHTS)}
     return {key: value for key, value in (('url', entry.url), ('hf_hub_id', entry.hf_hub_id)) if value}
@@ -47,15 +47,16 @@ def load_weights(entry: Entry) -> StateDict:
     try:
         if entry.packed:
             return _load_packed(entry)
-        if entry.hf_hub_id:
-            return load_safetensors(_from_hub(entry.hf_hub_id), entry.sha256)
-        if entry.url:
-            if not (folder / WEIGHTS).is_file():
-                _download(entry.url, entry.sha256, folder / WEIGHTS)
-            return load_safetensors(folder / WEIGHTS, entry.sha256)
-        if not (folder / SUMS).is_file():
-            raise DebiasError(_missing(entry))
-        return read_weights(folder)
+        if not (entry.url or entry.hf_hub_id):
+            if not (folder / SUMS).is_file():
+                raise DebiasError(_missing(entry))
+            return read_weights(folder)
+        path = folder / WEIGHTS
+        if not path.is_file() and entry.hf_hub_id:
+            path = _from_hub(entry.hf_hub_id)
+        elif not path.is_file():
+            _download(str(entry.url), entry.sha256, path)
+        return load_safetensors(path, entry.sha256)
     except DebiasError as error:
         raise DebiasError(f'{entry.name}: {error}') from error
 
@@ -70,8 +71,6 @@ def _missing(entry: Entry) -> str:
 
 def _load_packed(entry: Entry) -> StateDict:
     path = SHIPPED / str(entry.packed)
-    if not entry.sha256:
-        raise DebiasError('this version of timm_debias ships no such weights; benchmarks/make_zoo.py trains them')
     if not path.is_file() or hash_file(path) != entry.sha256:
         raise DebiasError(f'{path} is missing or damaged (SHA-256); install timm_debias anew')
     return load_packed(path)
