@@ -57,7 +57,7 @@ def test_temporary_files_of_a_killed_run_go(data, tmp_path):
     out = tmp_path / 'out'
     assert run('corrupted', data, out, *FEW) == 0
     whole = tree(out)
-    (out / 'contrast/1/cat/.image0-x1y2.JPEG').write_bytes(b'half')
+    (out / 'contrast/1/cat/.image0-x1y2.partial.JPEG').write_bytes(b'half')
     assert run('corrupted', data, out, *FEW) == 0
     assert tree(out) == whole
 
