@@ -185,6 +185,11 @@ def test_tables_and_comparison(measured, capsys):
     assert {'folder_top1', 'folder_balanced_accuracy', 'folder-c_mean_error_15', 'folder-fgsm_top1_eps4'} <= set(row)
     assert main(['compare', str(measured), str(measured)]) == 0
     table = capsys.readouterr().out
+    text = (measured / 'results.md').read_text()
+    assert '| corruption | 1 | 2 | 3 | 4 | 5 | mean error |\n' in text
+    assert '| folder-fgsm | top1_eps4 | ' in text
+    assert text.count('| 13 |\n') == 4 * 2  # Not 26 for two epsilons.
+    assert 'not the images of Geirhos et al.\n' in text
     assert '| folder-c/fog | 13 × 5 |' in table
     assert '| folder-c, 15 corruptions | 13 × 75 |' in table
     assert 'folder-cue-conflict, by shape' in table

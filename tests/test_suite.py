@@ -94,6 +94,7 @@ def test_tables(whole):
         ('imagenet-o', 'auroc'), ('imagenet-o', 'fpr95'), ('imagenet-c', 'reference_mean_error_19'),
     ):  # fmt: skip
         assert f'| {name} | {key} | {results["benchmarks"][name]["metrics"][key]:.2f}' in text
+    assert re.search(r'\| fgsm \| top1_eps16 \| [\d.]+ \[[^|]*\] \| 7, partial \|', text)
     assert '| negatives |' not in text  # A number of images, no percentage.
     metrics = results['benchmarks']['imagenet-c']['metrics']
     errors = [metrics['errors']['fog'][str(severity)]['error'] for severity in range(1, 6)]

@@ -144,7 +144,8 @@ def select(
         names = {why: [name for name in absent if absent[name] == why] for why in absent.values()}
         reasons = '; '.join(f'{why} ({", ".join(group)})' for why, group in names.items())
         raise DebiasError(
-            f'no benchmark to measure: {reasons}; for class folders of your own, give --data-dir without --benchmarks'
+            f'no benchmark to measure: {reasons}; for class folders of your own, see the benchmark folder, or give '
+            '--data-dir without --benchmarks'
         )
     return selected, absent
 

@@ -50,9 +50,10 @@ def format_results(results: Mapping[str, Any]) -> str:
         '| --- | --- | --- | --- |',
     ]
     for name, entry in results['benchmarks'].items():
-        images = ', '.join(filter(None, [f'{entry["images"]:,}', mark_of(entry)]))
         for key, value in _figures(entry).items():
-            lines.append(f'| {name} | {key} | {_cell(value, interval_of(entry, key))} | {images} |')
+            images = _point_of(entry, key).get('images', entry['images'])  # An attack has the same for each epsilon.
+            words = ', '.join(filter(None, [f'{images:,}', mark_of(entry)]))
+            lines.append(f'| {name} | {key} | {_cell(value, interval_of(entry, key))} | {words} |')
     for name, entry in results['benchmarks'].items():
         if 'errors' in entry['metrics']:
             lines += ['', f'## {name}', '', *_corruptions(entry['metrics'])]
@@ -60,7 +61,8 @@ def format_results(results: Mapping[str, Any]) -> str:
             lines += ['', f'## {name}', '', *_categories(entry['metrics'])]
     lines += ['', '## Protocols', '']
     for name, entry in results['benchmarks'].items():
-        lines.append(f'- {name}: {"; ".join([entry["protocol"], *entry["notes"]])}.')
+        words = '; '.join([entry['protocol'], *entry['notes']]).removesuffix('.')
+        lines.append(f'- {name}: {words}.')
     lines += [f'- {name}: not measured, {reason}.' for name, reason in results['absent'].items()]
     return '\n'.join(lines) + '\n'
 
@@ -75,10 +77,13 @@ def mark_of(entry: Mapping[str, Any]) -> str:
 
 def interval_of(entry: Mapping[str, Any], key: str) -> list[float] | None:
     """Return the interval [low, high] of a headline figure of a benchmark, None where it has none."""
-    for point in entry['metrics'].get('curve', []):
-        if key == f'top1_eps{point["epsilon"]:g}':
-            return point['top1_interval']
-    return entry['metrics'].get(f'{key}_interval')
+    return _point_of(entry, key).get('top1_interval') or entry['metrics'].get(f'{key}_interval')
+
+
+def _point_of(entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return the point on the curve of an attack that a headline figure is of, empty for other figures."""
+    curve = entry['metrics'].get('curve', [])
+    return next((point for point in curve if key == f'top1_eps{point["epsilon"]:g}'), {})
 
 
 def _figures(entry: Mapping[str, Any]) -> dict[str, float | None]:
@@ -96,12 +101,14 @@ def _cell(value: float | None, interval: Sequence[float] | None = None) -> str:
 def _corruptions(metrics: Mapping[str, Any]) -> list[str]:
     """Return the table of errors by corruption and severity, with their mean and where there is one CE."""
     severities = range(1, SEVERITIES + 1)
-    lines = [f'| corruption | {" | ".join(map(str, severities))} | mean error | CE |', '| --- |' + ' --- |' * 7]
+    columns = ['corruption', *map(str, severities), 'mean error', *(['CE'] if 'ce' in metrics else [])]
+    lines = [f'| {" | ".join(columns)} |', '| --- |' + ' --- |' * (len(columns) - 1)]
     for corruption, row in metrics['errors'].items():
         errors = [row[str(severity)]['error'] if str(severity) in row else None for severity in severities]
         known = [error for error in errors if error is not None]
         mean = sum(known) / len(known) if len(known) == len(errors) else None
-        cells = [_cell(value) for value in (*errors, mean, metrics.get('ce', {}).get(corruption))]
+        ce = [metrics['ce'].get(corruption)] if 'ce' in metrics else []
+        cells = [_cell(value) for value in (*errors, mean, *ce)]
         lines.append(f'| {corruption} | {" | ".join(cells)} |')
     return lines
 
