@@ -1,4 +1,4 @@
-"""One small model of each of timm's model modules takes two debiased steps.
+"""One small model of each of timm's model modules takes two debiased steps, and is attacked.
 
 The table is complete: a timm with a new module fails `test_table_covers_every_module` until a line is added here.
 """
@@ -15,8 +15,10 @@ from timm.utils import CheckpointSaver
 from torch import nn
 
 from timm_debias import create_debias_task
+from timm_debias.validation.attacks import PixelModel, fgsm, pgd
 
 CLASSES = 4
+EPSILON = 8 / 255
 
 
 @dataclass(frozen=True)
@@ -212,3 +214,60 @@ def check_main_statistics(plain: nn.Module, model: nn.Module) -> None:
     for name, expected in plain.named_buffers():
         if name.endswith(('running_mean', 'running_var')):
             torch.testing.assert_close(ours[name], expected, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f'{n}: {m}')
+
+
+@pytest.mark.parametrize(
+    'module', [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ARCHITECTURES]
+)
+def test_attacks(module):
+    """One step of FGSM and of PGD, by hand on a copy, and nothing of the model has changed.
+
+    As in validate.py, a forward without gradients comes first: what a model keeps of it must not break them.
+    """
+    arch = ARCHITECTURES[module]
+    torch.manual_seed(0)
+    model = timm.create_model(arch.name, num_classes=CLASSES, **arch.kwargs).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # A head of zeros has no gradient.
+            if not parameter.any():
+                parameter.normal_(std=0.02)
+    by_hand = copy.deepcopy(model)
+    pixel_model = PixelModel(model, (0.5, 0.4, 0.3), (0.3, 0.25, 0.2))
+    images = torch.rand(1, 3, arch.size, arch.size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = pixel_model(images)
+    state = {name: value.clone() for name, value in [*model.named_parameters(), *model.named_buffers()]}
+    label = logits.argmin(dim=1)  # Random weights can be so sure of the first class that its gradient is 0.
+
+    attacked = fgsm(pixel_model, images, label, EPSILON)
+    check_moves(images, attacked, images + EPSILON * signs(by_hand, images, label))
+    noise = torch.rand(images.shape[1:], generator=torch.Generator().manual_seed(1))
+    start = (images + EPSILON * (2 * noise - 1)).clamp(0, 1)
+    expected = start + EPSILON / 2 * signs(by_hand, start, label)
+    expected = torch.minimum(torch.maximum(expected, images - EPSILON), images + EPSILON)
+    attacked = pgd(pixel_model, images, label, EPSILON, 1, EPSILON / 2, generator=torch.Generator().manual_seed(1))
+    check_moves(images, attacked, expected)
+
+    assert not any(module.training for module in model.modules())
+    now = dict([*model.named_parameters(), *model.named_buffers()])
+    assert now.keys() == state.keys()
+    for name, value in state.items():
+        assert torch.equal(now[name], value), name
+    assert all(parameter.grad is None for parameter in model.parameters())
+    with torch.no_grad():
+        assert torch.equal(pixel_model(images), logits)
+
+
+def signs(model: nn.Module, images: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Return the signs of the gradient of −log p(label), written without anything of the package."""
+    images = images.clone().requires_grad_()
+    mean, std = torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1), torch.tensor([0.3, 0.25, 0.2]).view(3, 1, 1)
+    logits = model((images - mean) / std)
+    (gradient,) = torch.autograd.grad(logits.logsumexp(dim=1) - logits[0, label], images)
+    return gradient.sign()
+
+
+def check_moves(images: torch.Tensor, attacked: torch.Tensor, expected: torch.Tensor) -> None:
+    assert (attacked != images).float().mean() > 0.9
+    different = (attacked - expected.clamp(0, 1)).abs() > 1e-6
+    assert different.float().mean() < 1e-3  # A gradient next to 0 may round to either sign.

@@ -105,6 +105,16 @@ def test_categories():
         'airplane': 1, 'bear': 4, 'bicycle': 2, 'bird': 49, 'boat': 5, 'bottle': 7, 'car': 3, 'cat': 6, 'chair': 4,
         'clock': 3, 'dog': 109, 'elephant': 2, 'keyboard': 2, 'knife': 1, 'oven': 1, 'truck': 8,
     }  # fmt: skip
+    # The indices that human_categories.py of rgeirhos/texture-vs-shape lists beside its wnids.
+    published = {
+        'airplane': {404}, 'bear': {*range(294, 298)}, 'bicycle': {444, 671}, 'boat': {472, 554, 625, 814, 914},
+        'bottle': {440, 720, 737, 898, 899, 901, 907}, 'car': {436, 511, 817}, 'cat': {*range(281, 287)},
+        'chair': {423, 559, 765, 857}, 'clock': {409, 530, 892}, 'elephant': {385, 386}, 'keyboard': {508, 878},
+        'knife': {499}, 'oven': {766}, 'truck': {555, 569, 656, 675, 717, 734, 864, 867},
+        'dog': {*range(152, 269)} - {192, 204, 227, 242, 251, 258, 260, 264},
+        'bird': {8, *range(10, 25), *range(80, 101), *range(127, 146)} - {17, 21, 84, 85, 86, 97, 134},
+    }  # fmt: skip
+    assert {category: set(indices) for category, indices in category_classes().items()} == published
     every = [index for indices in category_classes().values() for index in indices]
     assert len(every) == len(set(every)) == 207
     assert list(counts) == sorted(counts)

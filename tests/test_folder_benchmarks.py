@@ -12,6 +12,7 @@ import timm
 import torch
 from miniatures import error, result
 from PIL import Image
+from timm.models import save_for_hf
 from torchvision.transforms.functional import pil_to_tensor
 
 from timm_debias.cli import main
@@ -70,6 +71,12 @@ def arguments(data, benchmarks, *argv):
     words += ['-j', 0, '-b', 5, '--img-size', SIZE, '--crop-pct', 1, '--benchmarks', benchmarks, '--benchmark-dir']
     words += [f'folder={data / "test"}', f'folder-c={data / "corrupted"}', f'folder-stylized={data / "stylized"}']
     return ['validate', *map(str, [*words, f'folder-cue-conflict={data / "cue-conflict"}', *argv])]
+
+
+def without(words, flag):
+    """Take a flag and its value out of a command."""
+    place = words.index(flag)
+    return words[:place] + words[place + 2 :]
 
 
 def decisions(model, paths, resize=False):
@@ -178,6 +185,11 @@ def test_tables_and_comparison(measured, capsys):
     assert {'folder_top1', 'folder_balanced_accuracy', 'folder-c_mean_error_15', 'folder-fgsm_top1_eps4'} <= set(row)
     assert main(['compare', str(measured), str(measured)]) == 0
     table = capsys.readouterr().out
+    text = (measured / 'results.md').read_text()
+    assert '| corruption | 1 | 2 | 3 | 4 | 5 | mean error |\n' in text
+    assert '| folder-fgsm | top1_eps4 | ' in text
+    assert text.count('| 13 |\n') == 4 * 2  # Not 26 for two epsilons.
+    assert 'not the images of Geirhos et al.\n' in text
     assert '| folder-c/fog | 13 × 5 |' in table
     assert '| folder-c, 15 corruptions | 13 × 75 |' in table
     assert 'folder-cue-conflict, by shape' in table
@@ -223,6 +235,18 @@ class TestMistakes:
         self.refused(capsys, arguments(data, 'folder', '--benchmark-dir', place), 'test/d has no images')
         shutil.copytree(data / 'test' / 'c', tmp_path / 'test' / 'd' / 'below')
         self.refused(capsys, arguments(data, 'folder', '--benchmark-dir', place), 'test/d holds folders (below)')
+
+    @pytest.mark.parametrize('name', ['folder', 'folder-c', 'folder-cue-conflict', 'folder-fgsm'])
+    def test_classes_in_another_order(self, data, model, tmp_path, capsys, name):
+        """By what a model that comes with its configuration says of them, where the names are those of the folders."""
+        for names, code in ((CLASSES, 0), (('1-a', 'c', 'b-2c'), 2), (('boot', 'coat', 'hat'), 0)):
+            folder = tmp_path / names[1]
+            save_for_hf(model, folder, {'label_names': list(names), 'num_classes': 3}, safe_serialization=True)
+            assert main(without(arguments(data, name, '--model', f'local-dir:{folder}'), '--checkpoint')) == code
+            if code:
+                message = error(capsys)
+        for part in (f'{name}', "class 1 of the model is 'c'", "folder 1 is 'b-2c'", 'rename the folders'):
+            assert part in message
 
     def test_no_folder(self, data, capsys):
         argv = arguments(data, 'folder')

@@ -1,10 +1,13 @@
 """Mistakes at `timm-debias make-benchmark`: each is one line that names it, and nothing is written."""
 
+import multiprocessing
+
 import pytest
 from made_benchmarks import CLASSES, FEW, draw_classes, run, tree
 from PIL import Image
 
 from timm_debias import cli
+from timm_debias.make_benchmark.progress import Progress
 
 
 @pytest.fixture
@@ -144,3 +147,22 @@ def test_a_full_disk(data, tmp_path, capsys, monkeypatch):
         assert run('corrupted', data, tmp_path / 'part', *FEW) == 2
     assert 'No space left on device; once that is mended' in capsys.readouterr().err
     assert run('corrupted', data, tmp_path / 'part', *FEW) == 0
+
+
+def test_a_worker_that_dies(data, tmp_path, capsys, monkeypatch):
+    """As by the system where memory runs out."""
+    flags, killed = [*FEW[:-1], 2], []
+
+    def kill(self, count):
+        if not killed:
+            killed.append(multiprocessing.active_children()[0])
+            killed[0].kill()
+            killed[0].join()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, 'add', kill)
+        assert run('corrupted', data, tmp_path / 'part', *flags) == 2
+    assert 'one of the --workers died' in capsys.readouterr().err.splitlines()[-1]
+    assert run('corrupted', data, tmp_path / 'part', *flags) == 0
+    assert run('corrupted', data, tmp_path / 'whole', *flags) == 0
+    assert tree(tmp_path / 'part') == tree(tmp_path / 'whole')

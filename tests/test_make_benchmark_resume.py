@@ -57,7 +57,7 @@ def test_temporary_files_of_a_killed_run_go(data, tmp_path):
     out = tmp_path / 'out'
     assert run('corrupted', data, out, *FEW) == 0
     whole = tree(out)
-    (out / 'contrast/1/cat/.image0-x1y2.JPEG').write_bytes(b'half')
+    (out / 'contrast/1/cat/.image0-x1y2.partial.JPEG').write_bytes(b'half')
     assert run('corrupted', data, out, *FEW) == 0
     assert tree(out) == whole
 
@@ -84,7 +84,7 @@ def test_other_kind_weights_and_source(data, tmp_path, capsys):
     out = tmp_path / 'out'
     assert run('stylized', data, out) == 0
     assert run('cue-conflict', data, out) == 2
-    assert 'kind was "stylized", now "cue-conflict"' in capsys.readouterr().err
+    assert 'another benchmark: kind was "stylized", now "cue-conflict". Choose' in capsys.readouterr().err
     assert run('stylized', data, out, '--stylizer', 'fourier_amplitude') == 2
     assert 'stylizer name was "adain_lite"' in capsys.readouterr().err
     path = data / 'cat/image1.png'

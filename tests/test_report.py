@@ -75,13 +75,17 @@ def summaries(strength: int) -> dict:
 
 
 def write(folder, model, strength, names=None, **changes):
+    measured = {name: summary for name, summary in summaries(strength).items() if names is None or name in names}
+    return store(folder, model, measured, **changes)
+
+
+def store(folder, model, measured, **changes):
     benchmarks = {
         name: dict(
             protocol=f'{name} as published', partial=False, subset=None, images=1000, skipped=[], fingerprint='f' * 64,
             headline=summary.headline, metrics=summary.metrics, notes=summary.notes,
         ) | changes
-        for name, summary in summaries(strength).items()
-        if names is None or name in names
+        for name, summary in measured.items()
     }  # fmt: skip
     results = dict(model=model, param_count=25.56, img_size=224, weights='a' * 64, absent={'imagenet-o': 'no folder'})
     folder.mkdir()
@@ -172,6 +176,7 @@ def test_published_table():
     assert rows['ResNet-50 of torchvision'][COLUMNS[3]] == '76.43'
     official = rows['ResNet-50, debiased, official weights']
     assert bounds(official['imagenet-c', 'mce']) == (67.3, 67.6)
+    assert (official['imagenet-v2', 'top1'], official['imagenet-sketch', 'top1']) == ('65.04', '28.41')
     assert ('stylized-imagenet', 'top1') not in rows['ResNet-50, PRIME']
     assert all(0 <= low <= high <= 100 for row in rows.values() for low, high in map(bounds, row.values()))
 
@@ -215,6 +220,36 @@ def test_severity_curves(runs):
         assert curve.split() == [f'{x:.1f},{y:.1f}' for x, y, _ in found]
 
 
+def test_images_of_ones_own(tmp_path):
+    """Their categories are those of either model, none of them ImageNet's; and nothing says ImageNet-C."""
+    conflict = {'names': ['boot', 'hat'], 'images': [4, 4], 'shape': [3, 0], 'texture': [1, 2]}
+    corrupted = {
+        f'folder-c/{name}/{severity}': {'images': 10, 'top1': 9 - severity, 'top5': 10}
+        for name in ('fog', 'snow')
+        for severity in range(1, 6)
+    }
+    attacked = {f'folder-fgsm/eps{epsilon}': {'images': 10, 'top1': 9 - epsilon, 'top5': 10} for epsilon in (1, 4)}
+    states = {'folder-cue-conflict': {'folder-cue-conflict': conflict}, 'folder-c': corrupted, 'folder-fgsm': attacked}
+    made = {name: get_benchmark(name).summarize(state, {}) for name, state in states.items()}
+    others = {'names': ['coat', 'hat'], 'images': [4, 4], 'shape': [1, 1], 'texture': [1, 3]}
+    other = {'folder-cue-conflict': get_benchmark('folder-cue-conflict').summarize({'folder-cue-conflict': others}, {})}
+    folders = [store(tmp_path / 'a', 'resnet18', made), store(tmp_path / 'b', 'resnet34', other)]
+    page = format_page(read_runs(folders), with_published=True)
+    Page(page)
+    titles = ['Shape bias on folder-cue-conflict', 'Error on folder-c by severity', 'Attacks', 'Protocols', 'Models']
+    assert re.findall('<h2>(.*?)</h2>', page) == titles
+    charts = drawings(page)
+    assert set(charts) == {'Shape and texture decisions by category', 'fog', 'snow', 'folder-fgsm'}
+    shapes = charts['Shape and texture decisions by category']
+    assert re.findall('text-anchor="end">(.*?)<', shapes) == ['boot', 'hat', 'coat']
+    assert [words for *_, words in dots(shapes)] == [
+        'resnet18, boot: 3 by shape, 1 by texture', 'resnet18, hat: 0 by shape, 2 by texture',
+        'resnet34, hat: 1 by shape, 3 by texture', 'resnet34, coat: 1 by shape, 1 by texture',
+    ]  # fmt: skip
+    assert 'humans' not in page
+    assert [words for *_, words in dots(charts['snow'])] == [f'resnet18, {n}: {10 * n + 10:.2f} %' for n in range(1, 6)]
+
+
 def test_epsilon_curves_are_in_order(runs):
     charts = drawings(epsilon_curves(runs))
     assert list(charts) == ['fgsm', 'pgd']
@@ -231,7 +266,7 @@ def test_only_what_was_measured_is_shown(tmp_path):
     names = ('imagenet', 'cue-conflict')
     runs = read_runs([write(tmp_path / 'a', 'resnet50', 1, names), write(tmp_path / 'b', 'resnet50', 2, ['pgd'])])
     page = format_page(runs, with_published=False)
-    assert re.findall('<h2>(.*?)</h2>', page) == ['Shape bias', 'Attacks', 'Protocols', 'Models']
+    assert re.findall('<h2>(.*?)</h2>', page) == ['Shape bias on cue-conflict', 'Attacks', 'Protocols', 'Models']
     assert 'resnet50, a' in page  # Two models of one name go by their folders.
     assert 'imagenet-o, no folder' in page
 
@@ -277,8 +312,11 @@ def test_command(tmp_path, capsys):
     output = tmp_path / 'report.html'
     assert main(['report', *folders, '--output', str(output)]) == 0
     assert Page(output.read_text(encoding='utf-8')).tags
+    (tmp_path / 'shards').mkdir()
+    (tmp_path / 'shards' / 'results-1-of-2.json').write_text('[]')
     for wrong, words in (
         ([str(tmp_path)], 'is no results folder'),
+        ([str(tmp_path / 'shards')], 'holds shards of --models'),
         ([folders[0], folders[0] + '/'], 'is given twice'),
         ([], 'RESULTS_DIR'),
     ):

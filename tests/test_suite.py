@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import timm
 import torch
 from miniatures import IMG_SIZE, SUITE_FLAGS, error, result, wnid_labels
 from PIL import Image
+from timm.models import save_for_hf
 from torchvision.transforms.functional import pil_to_tensor
 
 from timm_debias.cli import main
@@ -18,7 +20,7 @@ from timm_debias.metrics import ALEXNET_ERRORS
 from timm_debias.validation.attacks import PixelModel, fgsm, pgd
 from timm_debias.validation.benchmarks import Contents, Part, get_benchmark, list_benchmarks
 from timm_debias.validation.benchmarks.categories import category_classes
-from timm_debias.validation.benchmarks.classes import subset_classes
+from timm_debias.validation.benchmarks.classes import imagenet_classes, subset_classes
 from timm_debias.validation.benchmarks.layout import FolderImages
 from timm_debias.validation.bits import unpack
 from timm_debias.validation.loading import AsPublished
@@ -87,7 +89,18 @@ def test_tables(whole):
     assert next(iter(row)) == 'model'
     assert float(row['imagenet-c_mce_partial']) == results['imagenet-c_mce_partial']
     text = (whole / 'results.md').read_text()
-    assert '| imagenet-a | top1 |' in text
+    for name, key in (
+        ('imagenet-a', 'top1'), ('imagenet-a', 'aurra'), ('imagenet-a', 'rms_calibration_error'), ('imagenet', 'top5'),
+        ('imagenet-o', 'auroc'), ('imagenet-o', 'fpr95'), ('imagenet-c', 'reference_mean_error_19'),
+    ):  # fmt: skip
+        assert f'| {name} | {key} | {results["benchmarks"][name]["metrics"][key]:.2f}' in text
+    assert re.search(r'\| fgsm \| top1_eps16 \| [\d.]+ \[[^|]*\] \| 7, partial \|', text)
+    assert '| negatives |' not in text  # A number of images, no percentage.
+    metrics = results['benchmarks']['imagenet-c']['metrics']
+    errors = [metrics['errors']['fog'][str(severity)]['error'] for severity in range(1, 6)]
+    cells = [f'{value:.2f}' for value in (*errors, sum(errors) / 5, metrics['ce']['fog'])]
+    assert f'| fog | {" | ".join(cells)} |' in text
+    assert re.search(r'\| spatter( \| [\d.]+){6} \| – \|', text)
     assert 'humans, published | | | | 95.87' in text
     assert 'shapes_textures: not measured' in text
 
@@ -184,6 +197,19 @@ def test_attacks_against_a_plain_loop(suite, miniatures, model, capsys):
         assert (clean['epsilon'], attacked['epsilon']) == (0, 1.5)
         assert attacked['top5'] == pytest.approx(100 * count / len(images))
     assert '2 steps of size 1/255' in measured['pgd']['protocol']
+
+
+def test_attacks_on_a_model_that_keeps_tensors(suite, tmp_path, capsys):
+    """ConViT keeps relative positions of a forward without gradients, which the gradients of a single image need."""
+    torch.manual_seed(0)
+    torch.save(timm.create_model('convit_tiny', img_size=IMG_SIZE, depth=2).state_dict(), tmp_path / 'convit.pth')
+    flags = ['--model', 'convit_tiny', '--checkpoint', tmp_path / 'convit.pth']
+    flags += ['--model-kwargs', f'img_size={IMG_SIZE}', 'depth=2', '--epsilons', 0, 2, '-b', 3]
+    assert suite('--benchmarks', 'fgsm,imagenet,pgd', *flags) == 0
+    together = result(capsys)['benchmarks']
+    assert suite('--benchmarks', 'pgd', *flags) == 0
+    assert result(capsys)['benchmarks']['pgd'] == together['pgd']
+    assert together['pgd']['metrics']['curve'][0]['top1'] == together['imagenet']['metrics']['top1']
 
 
 def test_pgd_has_what_the_flags_say(suite, monkeypatch, capsys):
@@ -370,6 +396,18 @@ def test_shapes_textures(tmp_path, capsys):
     assert main(['validate', *flags, '--benchmarks', 'imagenet-a']) == 2
     message = error(capsys)
     for part in ('imagenet-a', '1,000 classes', 'has 8', 'shapes_textures', '--data-dir'):
+        assert part in message
+
+
+def test_model_of_other_wnids(suite, model, tmp_path, capsys):
+    """A thousand classes, named by wnid in its configuration, but not sorted as ImageNet's are."""
+    wnids = list(imagenet_classes())
+    for names, code in ((wnids, 0), (wnids[:500] + wnids[:499:-1], 2)):
+        folder = tmp_path / str(code)
+        save_for_hf(model, folder, {'label_names': names, 'num_classes': 1000}, safe_serialization=True)
+        assert suite('--benchmarks', 'imagenet-a', '--model', f'local-dir:{folder}', '--checkpoint', '') == code
+    message = error(capsys)
+    for part in ('imagenet-a', f'class 500 of this model is {wnids[-1]}', f'expected {wnids[500]}'):
         assert part in message
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 
 import pytest
 import timm
@@ -10,6 +11,7 @@ import torch
 from miniatures import error, result
 from PIL import Image
 
+from timm_debias.validation.benchmarks.layout import FolderImages
 from timm_debias.validation.bits import unpack
 
 
@@ -49,6 +51,29 @@ def test_skipped_images_are_counted_and_named(suite, spoiled, tmp_path, capsys, 
     assert entry['images'] == 4
     part = json.loads((tmp_path / 'results' / 'parts' / 'imagenet-r.json').read_text())['result']
     assert unpack(part['right'], 4).astype(int).tolist() == part['state']['correct']
+
+
+def test_link_to_nowhere(suite, spoiled, capsys):
+    root, path = spoiled
+    path.unlink()
+    path.symlink_to(root / 'gone.jpg')
+    assert suite('--benchmarks', 'imagenet-r', root=root) == 2
+    assert f'{path} cannot be read: No such file or directory' in error(capsys)
+
+
+def test_data_worker_that_dies(suite, miniatures, tmp_path, capsys, monkeypatch):
+    """As by the system where memory runs out."""
+    parent = os.getpid()
+
+    def read(self, index):
+        assert os.getpid() != parent
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(FolderImages, '__getitem__', read)
+    assert suite('--benchmarks', 'imagenet-r', '-j', 1) == 2
+    message = error(capsys)
+    for part in ('imagenet-r: a data worker died (', 'give fewer of them by -j'):
+        assert part in message
 
 
 def test_no_readable_image(suite, spoiled, capsys):
@@ -120,7 +145,7 @@ def test_disk_full(suite, folder, capsys, monkeypatch):
 
 def test_half_written_results_of_a_killed_run(suite, tmp_path):
     """They are no results, and go when the run goes on."""
-    torn = tmp_path / 'results' / 'parts' / '.imagenet-a-x1y2.json'
+    torn = tmp_path / 'results' / 'parts' / '.imagenet-a-x1y2.partial.json'
     torn.parent.mkdir(parents=True)
     torn.write_text('{"identity"')
     place = ['--benchmarks', 'imagenet-a', '--results-dir', tmp_path / 'results']
@@ -128,6 +153,19 @@ def test_half_written_results_of_a_killed_run(suite, tmp_path):
     assert suite(*place, '--resume') == 0
     assert not torn.exists()
     assert suite(*place) == 2
+
+
+def test_results_that_were_not_asked_for(suite, folder, capsys):
+    """They stay, and the run says that its tables are without them."""
+    capsys.readouterr()
+    place = ['--results-dir', folder, '--resume']
+    assert suite('--benchmarks', 'imagenet-r', *place) == 0
+    assert 'also holds 1 parts that were not asked for now (imagenet-a)' in capsys.readouterr().err
+    assert 'imagenet-a' not in json.loads((folder / 'results.json').read_text())['benchmarks']
+    assert suite('--benchmarks', 'imagenet-r,imagenet-a', *place) == 0
+    output = capsys.readouterr()
+    assert 'also holds' not in output.err
+    assert '2 of 2 parts were measured before' in output.err
 
 
 def test_torn_results(suite, folder, capsys):
@@ -159,6 +197,8 @@ def test_torn_results(suite, folder, capsys):
         (['--benchmarks', 'pgd', '--epsilons', '-1'], ['--epsilons', '-1']),
         (['--benchmarks', 'fgsm', '--model-dtype', 'bfloat16'], ['fgsm', 'float32']),
         (['--benchmarks', 'pgd', '--epsilons', '2', '2'], ['--epsilons names 2 twice']),
+        (['--benchmarks', 'fgsm,imagenet,fgsm'], ['--benchmarks names fgsm twice']),
+        (['--benchmarks', 'imagenet', '--std', '0.2', '0', 'nan'], ['--std is 0.2 0 nan; expected numbers above 0']),
         (['--benchmarks', 'all,imagenet'], ["'all' stands alone"]),
         (['--benchmarks', 'imagenet', '--split', 'val'], ['--split', '--data-root']),
         (['--benchmarks', 'imagenet', '--num-samples', '3'], ['--num-samples', '--data-root']),

@@ -105,6 +105,8 @@ def compare(a: Path, b: Path, names: Sequence[str] | None = None) -> dict[str, A
     for name in names or []:
         if name not in common:
             raise DebiasError(f"--benchmarks: '{name}' was not measured for both. {did_you_mean(name, common)}")
+        if (names or []).count(name) > 1:
+            raise DebiasError(f'--benchmarks names {name} twice')
     rows: list[Row] = []
     notes = ['both folders have the same weights'] if first['weights'] == second['weights'] else []
     for name in names or common:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _logger.info(f'{LABELS[args.kind]}: {plan.files:,} files of {len(source.names):,} images.')
         plan.write()
         finish(output, manifest)
+    except BrokenProcessPool as error:
+        raise DebiasError(
+            'one of the --workers died, perhaps for lack of memory; the same command, with fewer if need be, goes on '
+            'from here'
+        ) from error
     except OSError as error:
         raise DebiasError(f'stopped by {error}; once that is mended, the same command goes on from here') from error
     print(f'{LABELS[args.kind]}: {plan.files:,} files of {len(source.names):,} images in {output}')

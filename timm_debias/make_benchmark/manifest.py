@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DebiasError
-from ..files import write_text
+from ..files import remove_leftovers, write_text
 
 NAME = 'manifest.json'
 
@@ -22,12 +22,14 @@ def claim(output: Path, manifest: Manifest) -> None:
     path = output / NAME
     if path.is_file():
         differences = [*_differences(_read(path), manifest)]
+        if differences and differences[0].startswith('kind '):
+            del differences[1:]  # Of another kind, all else differs too.
         if differences:
             raise DebiasError(
                 f'{path} belongs to another benchmark: {"; ".join(differences)}. Choose another --output, or make the '
                 'rest as the first part was made'
             )
-        _remove_leftovers(output)
+        remove_leftovers(output)  # Readers of image folders would take them for images.
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DebiasError(f'--output {output} exists and is no benchmark of this command; choose a new folder')
@@ -86,10 +88,3 @@ def _differences(there: Any, now: Any, place: str = '') -> Iterator[str]:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f'{text[:57]}…'
-
-
-def _remove_leftovers(output: Path) -> None:
-    """Remove the temporary files of a run that was killed: readers of image folders would take them for images."""
-    for path in output.rglob('.*'):
-        if path.suffix in ('.png', '.JPEG', '.json'):
-            path.unlink()

@@ -6,7 +6,6 @@ from html import escape
 from typing import Any
 
 from ..metrics import ALEXNET_ERRORS, EXTRA_CORRUPTIONS, SEVERITIES
-from ..validation.benchmarks.categories import category_classes
 from ..validation.tables import interval_of
 from .published import PUBLISHED, bounds
 from .runs import Run
@@ -73,13 +72,15 @@ def accuracy_against_mce(runs: Sequence[Run], with_published: bool) -> str:
 
 
 def shape_bias_by_category(runs: Sequence[Run], with_published: bool) -> str:
-    """Return the plot of shape against texture decisions for each category of cue conflict images.
+    """Return the plots of shape against texture decisions for each category, one for each benchmark of such images.
 
     Shape is on the left, a dot is a model and category, and a dashed line all categories of a model.
     """
-    shown = [(run, entry['metrics']) for run in runs if (entry := run.entry('cue-conflict'))]
-    if not shown:
-        return ''
+    return ''.join(_shape_bias(runs, name, with_published) for name in _benchmarks_with(runs, 'categories'))
+
+
+def _shape_bias(runs: Sequence[Run], benchmark: str, with_published: bool) -> str:
+    shown = [(run, entry['metrics']) for run in runs if (entry := run.entry(benchmark))]
     series = [
         (
             run.look,
@@ -89,13 +90,15 @@ def shape_bias_by_category(runs: Sequence[Run], with_published: bool) -> str:
         )
         for run, metrics in shown
     ]
-    published = shown[0][1]['published_shape_bias'] if with_published else {}
-    drawing = draw_shape_bias(list(category_classes()), series, published)
+    published = shown[0][1].get('published_shape_bias', {}) if with_published else {}
+    # Benchmarks of one's own are not of the same classes for all models.
+    categories = dict.fromkeys(category for _, metrics in shown for category in metrics['categories'])
+    drawing = draw_shape_bias(list(categories), series, published)
     words = (
         'Of the images that were decided by shape or by texture; a dashed line is all categories of a model together.'
     )
-    marks = legend([(run.look, run.marked('cue-conflict')) for run, _ in shown])
-    return _section('Shape bias', words, marks + drawing)
+    marks = legend([(run.look, run.marked(benchmark)) for run, _ in shown])
+    return _section(f'Shape bias on {benchmark}', words, marks + drawing)
 
 
 def draw_shape_bias(
@@ -147,10 +150,12 @@ def draw_shape_bias(
 
 
 def severity_curves(runs: Sequence[Run]) -> str:
-    """Return the plots of the error on ImageNet-C against the severity: mean of the 15, then each corruption."""
-    shown = [(run, entry['metrics']['errors']) for run in runs if (entry := run.entry('imagenet-c'))]
-    if not shown:
-        return ''
+    """Return the plots of error against severity for each benchmark of corruptions: mean of the 15, then each one."""
+    return ''.join(_severity_curves(runs, name) for name in _benchmarks_with(runs, 'errors'))
+
+
+def _severity_curves(runs: Sequence[Run], benchmark: str) -> str:
+    shown = [(run, entry['metrics']['errors']) for run in runs if (entry := run.entry(benchmark))]
     charts = []
     means = [(run.look, run.label, _mean_errors(errors)) for run, errors in shown]
     if any(points for _, _, points in means):
@@ -160,16 +165,14 @@ def severity_curves(runs: Sequence[Run]) -> str:
         if any(points for _, _, points in series):
             title = corruption.replace('_', ' ') + ('' if corruption in ALEXNET_ERRORS else ' (extra)')
             charts.append(chart(title, 'severity', 'error, %', series, _SEVERITY_TICKS))
-    marks = legend([(run.look, run.marked('imagenet-c')) for run, _ in shown])
+    marks = legend([(run.look, run.marked(benchmark)) for run, _ in shown])
     words = 'Upright lines are Wilson 95 % intervals. Extra corruptions are not part of mCE.'
-    return _section('ImageNet-C by severity', words, marks + ''.join(charts))
+    return _section(f'Error on {benchmark} by severity', words, marks + ''.join(charts))
 
 
 def epsilon_curves(runs: Sequence[Run]) -> str:
     """Return the plots of accuracy under each attack against epsilon."""
-    attacks = sorted(
-        {name for run in runs for name, entry in run.results['benchmarks'].items() if 'curve' in entry['metrics']}
-    )
+    attacks = _benchmarks_with(runs, 'curve')
     attacked = [run for run in runs if any(run.entry(attack) for attack in attacks)]
     if not attacked:
         return ''
@@ -179,10 +182,17 @@ def epsilon_curves(runs: Sequence[Run]) -> str:
         charts.append(chart(attack, 'epsilon, 1/255', 'top-1, %', series))
     marks = legend([(run.look, run.marked(*attacks)) for run in attacked])
     words = (
-        'Top-1 accuracy on ImageNet under attack. Upright lines are Wilson 95 % intervals. An attack that fails '
-        'proves no robustness.'
+        "Top-1 accuracy under attack, on ImageNet or, where the name begins with folder, on images of one's own. "
+        'Upright lines are Wilson 95 % intervals. An attack that fails proves no robustness.'
     )
     return _section('Attacks', words, marks + ''.join(charts))
+
+
+def _benchmarks_with(runs: Sequence[Run], metric: str) -> list[str]:
+    """Return the names of the measured benchmarks that have a metric."""
+    return sorted(
+        {name for run in runs for name, entry in run.results['benchmarks'].items() if metric in entry['metrics']}
+    )
 
 
 def _errors(row: dict[str, Any]) -> Points:

@@ -26,7 +26,8 @@ def forward_error(model: nn.Module, input_size: Sequence[int], machine: Machine)
     images = torch.zeros(1, *input_size, device=machine.device, dtype=parameter.dtype)
     was_training = model.training
     try:
-        with torch.inference_mode(), torch.random.fork_rng(enabled=machine.device.type == 'cpu'):
+        # Not inference mode: some models keep tensors of their first forward, which training then needs.
+        with torch.no_grad(), torch.random.fork_rng(enabled=machine.device.type == 'cpu'):
             model.eval()(images)
     except (RuntimeError, AssertionError, ValueError) as error:
         return ' '.join(str(error).split())[:200]

@@ -77,6 +77,8 @@ def _check_numbers(config: ValidateConfig) -> None:
     for name, values in (('--mean', model.mean), ('--std', model.std)):
         if values is not None and len(values) not in (1, channels):
             raise DebiasError(f'{name} has {len(values)} values; expected 1, or {channels} for as many channels')
+    if model.std is not None and not all(0 < value < float('inf') for value in model.std):
+        raise DebiasError(f'--std is {" ".join(f"{value:g}" for value in model.std)}; expected numbers above 0')
     if not 0 <= run.seed <= _MAX_SEED:
         raise DebiasError(f'--seed is {run.seed}; expected 0 to {_MAX_SEED}')
 

@@ -102,7 +102,7 @@ def evaluate_conflict(
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()  # Not inference mode: some models keep tensors of a forward, which a later backward may need.
 def predict(
     model: nn.Module,
     loader: Any,

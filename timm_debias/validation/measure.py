@@ -129,7 +129,7 @@ class _Runner:
         self._normalize = Normalize(mean, std).to(self._device)
         self._pixel_model = PixelModel(model, mean, std).to(self._device)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def check_size(self, size: tuple[int, int], own: tuple[int, int]) -> None:
         """Raise `DebiasError` where the model does not take images of a size, (height, width).
 
@@ -156,11 +156,17 @@ class _Runner:
 
         Raises:
             BatchTooLargeError: out of memory.
+            DebiasError: a data worker that died.
         """
         self.progress.begin(part, len(share(len(part.images), batch_size, self.machine.rank, self.machine.world_size)))
         try:
             return self._run(part, loaded)
         except RuntimeError as error:
+            if 'DataLoader worker' in str(error):
+                reason = ' '.join(str(error).split())
+                raise DebiasError(
+                    f'{part.name}: a data worker died ({reason}); give fewer of them by -j, or more memory'
+                ) from error
             if not is_out_of_memory(error):
                 raise
         # Outside the clause: the error holds the frames that hold the images.

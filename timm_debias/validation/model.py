@@ -74,6 +74,14 @@ def _has_average(checkpoint: str) -> bool:
     return any(contents.get(name) is not None for name in ('state_dict_ema', 'model_ema'))
 
 
+def class_names(config: ValidateConfig, model: Any) -> tuple[str, ...]:
+    """Return the names of a model's classes in their order; empty where its weights do not come with them."""
+    names = None if config.model.checkpoint else model.pretrained_cfg.get('label_names')
+    if not isinstance(names, (list, tuple)) or len(names) != model.num_classes:
+        return ()
+    return tuple(map(str, names))
+
+
 def resolve_input(config: ValidateConfig, model: nn.Module) -> dict[str, Any]:
     """Return timm's data configuration: input_size, mean, std, interpolation, crop_pct, crop_mode."""
     args = asdict(config.model)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,6 @@ class PartResults:
             write_json(path, identity)
         elif resume:
             _check_same(path, read_json(path), identity)
-            for half_written in (folder / 'parts').glob('**/.*.json'):  # By a run that was killed.
-                half_written.unlink()
         else:
             raise DebiasError(
                 f'--results-dir {folder} holds results already; give --resume to go on with them, or another folder'
@@ -63,13 +61,24 @@ class PartResults:
             write_result(path, text + '\n')
         return json.loads(text)['result']
 
+    def others(self, names: Collection[str]) -> list[str]:
+        """Return the stored parts that are none of `names`."""
+        return [name for name in _stored(self._folder) if name not in names] if self._folder is not None else []
+
     def _path(self, name: str) -> Path | None:
         return self._folder / 'parts' / f'{name}.json' if self._folder is not None else None
 
 
 def has_parts(folder: Path) -> bool:
     """Return whether a results folder holds the result of a part."""
-    return any((folder / 'parts').glob('**/[!.]*.json'))  # A file that a killed run was writing begins with a dot.
+    return bool(_stored(folder))
+
+
+def _stored(folder: Path) -> list[str]:
+    """Return the names of the parts in a results folder, in the order of the numbers in them."""
+    parts = folder / 'parts'
+    paths = parts.glob('**/[!.]*.json')  # A file that a killed run was writing begins with a dot.
+    return sorted((path.relative_to(parts).with_suffix('').as_posix() for path in paths), key=_by_number)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -113,6 +122,10 @@ def read_results(folder: Path) -> dict[str, Any]:
     if not (folder / 'results.json').is_file():
         if (folder / 'run.json').is_file():
             raise DebiasError(f'{folder} holds the results of an interrupted run; finish it with validate.py --resume')
+        if any(folder.glob('results-*-of-*.json')):
+            raise DebiasError(
+                f'{folder} holds shards of --models; the same command with --resume, without --shard, writes one table'
+            )
         raise DebiasError(f'{folder} is no results folder: validate.py --benchmarks … --results-dir writes one')
     if models := read_folders(folder):
         raise DebiasError(f'{folder} holds the results of many models; give one of its folders, such as {models[0]}')
@@ -124,10 +137,8 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 def read_parts(folder: Path, benchmark: str) -> dict[str, dict[str, Any]]:
     """Return `identity` and `result` of each measured part of a benchmark, by name, in the order of the numbers."""
-    parts = folder / 'parts'
-    paths = [parts / f'{benchmark}.json', *(parts / benchmark).glob('**/[!.]*.json')]
-    found = {path.relative_to(parts).with_suffix('').as_posix(): read_json(path) for path in paths if path.is_file()}
-    return {name: found[name] for name in sorted(found, key=_by_number)}
+    names = [name for name in _stored(folder) if name.partition('/')[0] == benchmark]
+    return {name: read_json(folder / 'parts' / f'{name}.json') for name in names}
 
 
 def _by_number(name: str) -> list[tuple[str, float]]:

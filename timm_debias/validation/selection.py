@@ -1,11 +1,14 @@
 """Which benchmarks a run measures, and where their folders are."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import DebiasError, did_you_mean
 from .benchmarks import Benchmark, get_benchmark, list_benchmarks
+from .benchmarks.classes import imagenet_classes
 from .benchmarks.layout import find_folder
 from .benchmarks.subset import parse_subset
 from .config import SuiteConfig, ValidateConfig
@@ -97,7 +100,7 @@ def wanted_benchmarks(suite: SuiteConfig) -> list[Benchmark]:
     """Return the benchmarks that `--benchmarks` names, those of the field for `all`: a folder of one's own is named.
 
     Raises:
-        DebiasError: an unknown name.
+        DebiasError: an unknown name, or one that is given twice.
     """
     if suite.benchmarks == 'all':
         benchmarks = [get_benchmark(name) for name in list_benchmarks()]
@@ -105,15 +108,21 @@ def wanted_benchmarks(suite: SuiteConfig) -> list[Benchmark]:
     names = [name.strip() for name in suite.benchmarks.split(',')]
     if 'all' in names:
         raise DebiasError(f"--benchmarks {suite.benchmarks}: 'all' stands alone")
+    for name in names:
+        if names.count(name) > 1:
+            raise DebiasError(f'--benchmarks names {name} twice')
     return [get_benchmark(name) for name in names]
 
 
-def select(suite: SuiteConfig, num_classes: int) -> tuple[dict[Benchmark, dict[str, Path]], dict[str, str]]:
+def select(
+    suite: SuiteConfig, num_classes: int, class_names: Sequence[str] = ()
+) -> tuple[dict[Benchmark, dict[str, Path]], dict[str, str]]:
     """Return the benchmarks to measure with the folders they read, and those left out of `all` with the reason.
 
     Args:
         suite: The flags.
         num_classes: Number of classes of the model.
+        class_names: Their names in their order, where the model tells them.
 
     Raises:
         DebiasError: unknown names, a folder that is missing, or a model of other classes.
@@ -125,6 +134,7 @@ def select(suite: SuiteConfig, num_classes: int) -> tuple[dict[Benchmark, dict[s
     for benchmark in sorted(wanted_benchmarks(suite), key=lambda benchmark: benchmark.name):
         try:
             _check_classes(benchmark, num_classes)
+            _check_wnids(benchmark, class_names)
             selected[benchmark] = _find_roots(suite, placed, benchmark)
         except DebiasError as error:
             if not every:
@@ -134,7 +144,8 @@ def select(suite: SuiteConfig, num_classes: int) -> tuple[dict[Benchmark, dict[s
         names = {why: [name for name in absent if absent[name] == why] for why in absent.values()}
         reasons = '; '.join(f'{why} ({", ".join(group)})' for why, group in names.items())
         raise DebiasError(
-            f'no benchmark to measure: {reasons}; for class folders of your own, give --data-dir without --benchmarks'
+            f'no benchmark to measure: {reasons}; for class folders of your own, see the benchmark folder, or give '
+            '--data-dir without --benchmarks'
         )
     return selected, absent
 
@@ -165,6 +176,20 @@ def _check_classes(benchmark: Benchmark, num_classes: int) -> None:
         f'{benchmark.name}: made for models of {benchmark.num_classes:,} classes, this one has {num_classes:,}; '
         f'{advice}; for class folders of your own, see the benchmark folder, or give --data-dir without --benchmarks'
     )
+
+
+def _check_wnids(benchmark: Benchmark, class_names: Sequence[str]) -> None:
+    """Raise `DebiasError` where the model says that its 1,000 classes are not those of ImageNet in their order."""
+    expected = list(imagenet_classes())
+    if benchmark.num_classes != len(expected) or not all(re.fullmatch(r'n\d{8}', name) for name in class_names):
+        return
+    for index, (found, wnid) in enumerate(zip(class_names, expected, strict=False)):
+        if found != wnid:
+            raise DebiasError(
+                f'{benchmark.name}: made for the 1,000 classes of ImageNet sorted by wnid, and class {index} of this '
+                f'model is {found} by the label_names of its configuration, expected {wnid}; give a model of these '
+                'classes'
+            )
 
 
 def _find_roots(suite: SuiteConfig, placed: dict[str, Path], benchmark: Benchmark) -> dict[str, Path]:

@@ -19,7 +19,7 @@ from .benchmarks import Benchmark, Contents, Setting, Summary
 from .config import ValidateConfig
 from .loading import Transform, preprocessing
 from .measure import Task, measure
-from .model import build_model, prepare_model, resolve_input
+from .model import build_model, class_names, prepare_model, resolve_input
 from .results import PartResults
 from .selection import select
 from .tables import write_tables
@@ -69,6 +69,12 @@ def run_suite(config: ValidateConfig, machine: Machine) -> dict[str, Any]:
     stored = agree(machine, lambda: PartResults(folder, prepared.header | settings, config.suite.resume))
     states = _measure_parts(config, prepared, stored, machine)
     results = _collect(prepared.header, settings, prepared.measured, prepared.absent, states)
+    if others := stored.others(states):
+        names = ', '.join(dict.fromkeys(name.partition('/')[0] for name in others))
+        _logger.warning(
+            f'{folder} also holds {len(others)} parts that were not asked for now ({names}): results.json, .csv and '
+            '.md are without them until they are asked for again.'
+        )
     if config.suite.results_dir:
         on_primary(machine, lambda: write_tables(Path(config.suite.results_dir), results))
     return results
@@ -79,10 +85,11 @@ def _prepare(config: ValidateConfig) -> Prepared:
     random_seed(config.run.seed)
     model: Any = build_model(config)
     input_config = resolve_input(config, model)
-    selected, absent = select(config.suite, model.num_classes)
+    names = class_names(config, model)
+    selected, absent = select(config.suite, model.num_classes, names)
     for name, reason in absent.items():
         _logger.info(f'{name}: left out, {reason}.')
-    setting = Setting(config.suite, input_config['input_size'][-1], config.run.seed, model.num_classes)
+    setting = Setting(config.suite, input_config['input_size'][-1], config.run.seed, model.num_classes, names)
     measured = [_check_data(config, benchmark, roots, setting, input_config) for benchmark, roots in selected.items()]
     header = describe_model(config, model, input_config)
     return Prepared(prepare_model(config, model), input_config, header, measured, absent)

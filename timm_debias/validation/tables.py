@@ -2,10 +2,11 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..metrics import SEVERITIES
 from .results import write_json, write_result
 
 _NOT_COLUMNS = ('weights', 'settings', 'absent', 'benchmarks')
@@ -38,7 +39,7 @@ def table_row(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def format_results(results: Mapping[str, Any]) -> str:
-    """Return the headline figures as a Markdown table, the protocols, and the categories of cue conflict."""
+    """Return all figures as Markdown: a table of those of benchmarks, tables by corruption and category, protocols."""
     lines = [
         f'# {results["model"]}',
         '',
@@ -49,14 +50,19 @@ def format_results(results: Mapping[str, Any]) -> str:
         '| --- | --- | --- | --- |',
     ]
     for name, entry in results['benchmarks'].items():
-        images = ', '.join(filter(None, [f'{entry["images"]:,}', mark_of(entry)]))
-        for key in entry['headline']:
-            lines.append(f'| {name} | {key} | {_value(entry, key)} | {images} |')
-    if 'cue-conflict' in results['benchmarks']:
-        lines += ['', *_cue_conflict(results['benchmarks']['cue-conflict']['metrics'])]
+        for key, value in _figures(entry).items():
+            images = _point_of(entry, key).get('images', entry['images'])  # An attack has the same for each epsilon.
+            words = ', '.join(filter(None, [f'{images:,}', mark_of(entry)]))
+            lines.append(f'| {name} | {key} | {_cell(value, interval_of(entry, key))} | {words} |')
+    for name, entry in results['benchmarks'].items():
+        if 'errors' in entry['metrics']:
+            lines += ['', f'## {name}', '', *_corruptions(entry['metrics'])]
+        if 'categories' in entry['metrics']:
+            lines += ['', f'## {name}', '', *_categories(entry['metrics'])]
     lines += ['', '## Protocols', '']
     for name, entry in results['benchmarks'].items():
-        lines.append(f'- {name}: {"; ".join([entry["protocol"], *entry["notes"]])}.')
+        words = '; '.join([entry['protocol'], *entry['notes']]).removesuffix('.')
+        lines.append(f'- {name}: {words}.')
     lines += [f'- {name}: not measured, {reason}.' for name, reason in results['absent'].items()]
     return '\n'.join(lines) + '\n'
 
@@ -71,25 +77,48 @@ def mark_of(entry: Mapping[str, Any]) -> str:
 
 def interval_of(entry: Mapping[str, Any], key: str) -> list[float] | None:
     """Return the interval [low, high] of a headline figure of a benchmark, None where it has none."""
-    for point in entry['metrics'].get('curve', []):
-        if key == f'top1_eps{point["epsilon"]:g}':
-            return point['top1_interval']
-    return entry['metrics'].get(f'{key}_interval')
+    return _point_of(entry, key).get('top1_interval') or entry['metrics'].get(f'{key}_interval')
 
 
-def _value(entry: Mapping[str, Any], key: str) -> str:
-    value, interval = entry['headline'][key], interval_of(entry, key)
+def _point_of(entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return the point on the curve of an attack that a headline figure is of, empty for other figures."""
+    curve = entry['metrics'].get('curve', [])
+    return next((point for point in curve if key == f'top1_eps{point["epsilon"]:g}'), {})
+
+
+def _figures(entry: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the figures of a benchmark, the headline ones first; counts are whole numbers and no figures."""
+    others = {key: value for key, value in entry['metrics'].items() if value is None or isinstance(value, float)}
+    return {**entry['headline'], **others}
+
+
+def _cell(value: float | None, interval: Sequence[float] | None = None) -> str:
     if value is None:
         return '–'
     return f'{value:.2f}' + (f' [{interval[0]:.2f}, {interval[1]:.2f}]' if interval else '')
 
 
-def _cue_conflict(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the table of shape bias by category, with the published figures below."""
-    lines = ['## Cue conflict', '', '| shape | images | by shape | by texture | shape bias |', '| --- |' + ' --- |' * 4]
+def _corruptions(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the table of errors by corruption and severity, with their mean and where there is one CE."""
+    severities = range(1, SEVERITIES + 1)
+    columns = ['corruption', *map(str, severities), 'mean error', *(['CE'] if 'ce' in metrics else [])]
+    lines = [f'| {" | ".join(columns)} |', '| --- |' + ' --- |' * (len(columns) - 1)]
+    for corruption, row in metrics['errors'].items():
+        errors = [row[str(severity)]['error'] if str(severity) in row else None for severity in severities]
+        known = [error for error in errors if error is not None]
+        mean = sum(known) / len(known) if len(known) == len(errors) else None
+        ce = [metrics['ce'].get(corruption)] if 'ce' in metrics else []
+        cells = [_cell(value) for value in (*errors, mean, *ce)]
+        lines.append(f'| {corruption} | {" | ".join(cells)} |')
+    return lines
+
+
+def _categories(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the table of shape bias by category, with published figures below where there are any."""
+    lines = ['| shape | images | by shape | by texture | shape bias |', '| --- |' + ' --- |' * 4]
     for category, row in metrics['categories'].items():
-        bias = '–' if row['shape_bias'] is None else f'{row["shape_bias"]:.2f}'
-        lines.append(f'| {category} | {row["images"]} | {row["shape"]} | {row["texture"]} | {bias} |')
-    for name, bias in metrics['published_shape_bias'].items():
+        cells = (category, row['images'], row['shape'], row['texture'], _cell(row['shape_bias']))
+        lines.append(f'| {" | ".join(map(str, cells))} |')
+    for name, bias in metrics.get('published_shape_bias', {}).items():
         lines.append(f'| all: {name}, published | | | | {bias:.2f} |')
     return lines

@@ -62,6 +62,9 @@ class Setting:
     num_classes: int = 1000
     """Classes of the model."""
 
+    class_names: tuple[str, ...] = ()
+    """Their names in their order, where the model tells them."""
+
 
 @dataclass(frozen=True)
 class Subset:

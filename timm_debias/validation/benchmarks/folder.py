@@ -29,7 +29,7 @@ class Folder(Benchmark):
 
     def contents(self, roots: Mapping[str, Path], setting: Setting) -> Contents:
         """Return one part: all images."""
-        listing = read_own_folders(roots[self.name], setting.num_classes, self.name)
+        listing = read_own_folders(roots[self.name], setting, self.name)
         score = partial(ClassAccuracy, listing.classes)
         return Contents([Part(self.name, listing.images(), listing.targets(), score)])
 
@@ -68,7 +68,7 @@ class FolderAttack(AttackBenchmark):
     def listing(self, roots: Mapping[str, Path], setting: Setting, allow_partial: bool) -> Listing:
         """Return the images to attack; there is no official number of them."""
         del allow_partial
-        return read_own_folders(roots['folder'], setting.num_classes, self.name)
+        return read_own_folders(roots['folder'], setting, self.name)
 
 
 @register_benchmark

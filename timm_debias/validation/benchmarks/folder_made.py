@@ -18,6 +18,7 @@ from .cue_conflict import summarize_conflict
 from .folder import SOURCE, summarize_classes
 from .layout import (
     FolderImages,
+    check_order,
     check_sizes,
     list_images,
     read_own_folders,
@@ -63,7 +64,7 @@ class FolderC(MadeBenchmark):
         for corruption in manifest['parameters']['corruptions']:
             for severity in range(1, SEVERITIES + 1):
                 part_name = f'{self.name}/{corruption}/{severity}'
-                listing = read_own_folders(root / corruption / str(severity), setting.num_classes, part_name)
+                listing = read_own_folders(root / corruption / str(severity), setting, part_name)
                 listing = reader.reduce(listing, part_name)
                 partial |= listing.partial
                 images = listing.images()
@@ -107,7 +108,7 @@ class FolderStylized(MadeBenchmark):
     def contents(self, roots: Mapping[str, Path], setting: Setting) -> Contents:
         """Return one part: all images."""
         root, _, size = self.read(roots)
-        listing = read_own_folders(root, setting.num_classes, self.name)
+        listing = read_own_folders(root, setting, self.name)
         images = listing.images()
         check_sizes(images, size, self.name)
         score = partial(ClassAccuracy, listing.classes)
@@ -141,6 +142,7 @@ class FolderCueConflict(MadeBenchmark):
             raise DebiasError(
                 f'{self.name}: {root} was made of {len(classes)} classes and the model has {setting.num_classes}'
             )
+        check_order(root, classes, setting, self.name)
         files = [entry for name in classes for entry in list_images(root, name)]
         cues = [_cues(root, file, classes) for file, _ in files]
         images = FolderImages(root, [file for file, _ in files], [size_ for _, size_ in files])

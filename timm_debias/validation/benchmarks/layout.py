@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from timm.data.readers.img_extensions import get_img_extensions
 
 from ...errors import DebiasError
+from .base import Setting
 
 SIZE_SAMPLE = 200
 """Images of a part whose size is checked before anything runs; the others are checked as they are read."""
@@ -84,24 +85,26 @@ class Listing:
         return torch.tensor([target for _, _, target in self.files])
 
 
-def read_own_folders(root: Path, num_classes: int, what: str) -> Listing:
+def read_own_folders(root: Path, setting: Setting, what: str) -> Listing:
     """List the images of a user's own class folders: the classes of the model are the folders, sorted by name.
 
     Args:
         root: Holds a folder for each class.
-        num_classes: Classes of the model.
+        setting: Says what is known of the classes of the model.
         what: The benchmark, for errors.
 
     Raises:
-        DebiasError: another number of class folders, or one that is empty or holds folders.
+        DebiasError: another number of class folders, another order of the same names, or a folder that is empty or
+            holds folders.
     """
     with os.scandir(root) as entries:
         names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith('.'))
-    if len(names) != num_classes:
+    if len(names) != setting.num_classes:
         raise DebiasError(
-            f'{what}: {root} has {len(names)} class folders and the model {num_classes} classes; expected a folder for '
-            'each class of the training data'
+            f'{what}: {root} has {len(names)} class folders and the model {setting.num_classes} classes; expected a '
+            'folder for each class of the training data'
         )
+    check_order(root, names, setting, what)
     files = []
     for index, name in enumerate(names):
         with os.scandir(root / name) as entries:
@@ -112,6 +115,18 @@ def read_own_folders(root: Path, num_classes: int, what: str) -> Listing:
             raise DebiasError(f'{what}: {root / name} {found}; expected the images of a class')
         files += [(file, size, index) for file, size in images]
     return Listing(root, files, partial=False)
+
+
+def check_order(root: Path, names: Sequence[str], setting: Setting, what: str) -> None:
+    """Raise `DebiasError` where the model says that its classes have these names, but in another order."""
+    known = list(setting.class_names)
+    if known != names and sorted(known) == names:
+        place = next(index for index, name in enumerate(known) if name != names[index])
+        raise DebiasError(
+            f'{what}: {root} has the classes of the model, but sorted by name they are in another order: class {place} '
+            f"of the model is '{known[place]}' by the label_names of its configuration, and folder {place} is "
+            f"'{names[place]}'; rename the folders so that they sort like the classes of the model"
+        )
 
 
 def read_class_folders(
@@ -172,9 +187,20 @@ def check_class_folders(root: Path, classes: Mapping[str, int], what: str) -> li
 
 
 def list_images(root: Path, folder: str) -> list[tuple[str, int]]:
-    """Return path relative to `root` and size in bytes of each image in a folder of `root`, sorted."""
+    """Return path relative to `root` and size in bytes of each image in a folder of `root`, sorted.
+
+    Raises:
+        DebiasError: a link to a file that is not there.
+    """
     with os.scandir(root / folder) as entries:
-        return sorted((f'{folder}/{entry.name}', entry.stat().st_size) for entry in entries if _is_image(entry.name))
+        return sorted((f'{folder}/{entry.name}', _size(entry)) for entry in entries if _is_image(entry.name))
+
+
+def _size(entry: os.DirEntry) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError as error:
+        raise DebiasError(f'{entry.path} cannot be read: {error.strerror or error}; mend or remove it') from error
 
 
 def check_sizes(images: FolderImages, size: int, what: str) -> None:
