@@ -119,6 +119,20 @@ class TestStylisedImages:
             assert (clean == 0).flatten(1).any(dim=1).all()  # Erased, in normalised images.
             assert stylised.flatten(2).std(dim=2).max() < 1e-6  # Still of one colour.
 
+    @pytest.mark.parametrize('policy', ['rand-m9-n2-mstd0', 'v0', 'augmix-m9-w3'])
+    def test_single_images_are_augmented_before(self, build, policy):
+        """The stylizer is shown what RandAugment, AutoAugment or AugMix have made, as the clean half has it."""
+        loader, task, spy = build('--aa', policy)
+        colours, clean = [], []
+        task.trainable_module.register_forward_pre_hook(lambda _, call: clean.append(call[0][:5]))
+        for images, labels in loader:
+            task.train()(images, labels)
+            colours.append(torch.tensor(COLOURS)[labels] / 255)
+        shown = torch.cat(spy.shown)
+        torch.testing.assert_close(shown, task.normalize.inverse(torch.cat(clean)))
+        as_in_the_file = (shown - torch.cat(colours)[..., None, None]).abs().amax((1, 2, 3)) < 1e-3
+        assert not as_in_the_file.all()
+
 
 class TestBatches:
     def test_incomplete_batches_are_dropped(self, build):
