@@ -132,14 +132,30 @@ def test_images_are_those_of_the_paper(name, folder):
     assert crop.interpolation == paper.interpolation
     assert isinstance(flip, transforms.RandomHorizontalFlip)
     assert flip.p == transforms.RandomHorizontalFlip().p
-    jitter = [vars(transform) for transform in others if isinstance(transform, transforms.ColorJitter)]
+    jitter = [transform for transform in others if isinstance(transform, transforms.ColorJitter)]
     assert len(others) == len(jitter) + 1  # The last hands the pixels over.
-    assert not any(value for strengths in jitter for key, value in strengths.items() if not key.startswith('_'))
+    for strengths in jitter:
+        assert strengths.brightness is strengths.contrast is strengths.saturation is strengths.hue is None
 
     resize, crop, _ = validation.transform.transforms
     assert (resize.size, resize.interpolation) == (256, transforms.InterpolationMode.BILINEAR)
     assert crop.size == (224, 224)
     assert (input_config['mean'], input_config['std']) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize(
+    ('names', 'stylizer', 'alpha', 'gamma', 'aux_bn'),
+    [
+        (OF_THE_PAPER, 'adain_vgg19', 0.5, {'resnet50_shape_biased': 1.0, 'resnet50_texture_biased': 0.0}, True),
+        (['sin_like'], 'adain_vgg19', 1.0, {'sin_like': 1.0}, False),
+    ],
+    ids=['paper', 'Stylized-ImageNet'],
+)
+def test_stylisation(names, stylizer, alpha, gamma, aux_bn):
+    for name in names:
+        debias = config_from_args(parse(commands(name)[0])).debias
+        found = (debias.debias_stylizer, debias.debias_alpha, debias.gamma, not debias.no_debias_aux_bn)
+        assert found == (stylizer, alpha, gamma.get(name, 0.8), aux_bn), name
 
 
 def test_batches_are_those_of_eight_processes():

@@ -262,6 +262,25 @@ def test_normalisation_is_that_of_the_loader(run, monkeypatch):
         torch.testing.assert_close(values, values.round().clamp(0, 255), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize('rank', [0, 1])
+def test_processes_draw_partners_of_their_own(run, monkeypatch, rank):
+    init, seeds = timm.utils.init_distributed_device, []
+
+    def pretend(args):
+        device = init(args)
+        args.rank = rank
+        return device
+
+    def watch(mix, batch_size):
+        seeds.append(mix.generator.initial_seed())
+        return torch.arange(batch_size).roll(1)
+
+    monkeypatch.setattr('timm.utils.init_distributed_device', pretend)
+    monkeypatch.setattr(ShapeTextureMix, 'sample', watch)
+    run('--debias', '--seed', 5, '--epochs', 1)
+    assert set(seeds) == {5 + rank}
+
+
 @pytest.mark.parametrize(
     ('flags', 'parts'),
     [
