@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,6 +197,72 @@ def test_flags_run_together(folder, tmp_path, capsys, flags):
         columns = 2 if '--debias-style-dir' in flags else 3
         picture = Image.open(tmp_path / 'run' / 'shape-texture-0.png')
         assert picture.width == columns * (32 + 4) + 4
+
+
+ROWS = {  # A row of the table in docs/training.md -> flags of as many runs; none where a test below stands for it.
+    'Mixup, CutMix (`batch`, `pair`, `elem`)': [
+        '--mixup 0.2 --cutmix 1', '--mixup 0.2 --mixup-mode pair', '--cutmix 1 --mixup-mode elem'
+    ],
+    'random erasing': ['--reprob 1'],
+    'label smoothing': ['--smoothing 0.2'],
+    '`--bce-loss`': ['--bce-loss', '--bce-loss --cutmix 1'],
+    '`--bce-target-thresh`': ['--bce-loss --bce-target-thresh 0.2'],
+    'RandAugment, AutoAugment, `--aa augmix-…`': ['--aa rand-m9-mstd0.5', '--aa v0', '--aa augmix-m3-w3'],
+    '`--aug-splits`, `--jsd-loss`': ['--aug-splits 2', '--aug-splits 3 --jsd-loss'],
+    '`--aug-repeats`': [],
+    'gradient accumulation': ['--grad-accum-steps 2'],
+    'moving average of weights': ['--model-ema'],
+    '`--amp`, float16 and bfloat16': ['--amp --img-size 64', '--amp --amp-dtype bfloat16 --img-size 64'],
+    '`--channels-last`': ['--channels-last'],
+    '`--torchcompile`': ['--torchcompile eager'],
+    'layer decay': ['--layer-decay 0.7'],
+    '`--sync-bn`': [],
+    '`--train-img-sizes`': ['--train-img-sizes 32 48'],
+    'models without batch norm, transformers': [
+        '--model test_convnext --img-size 64',
+        '--model test_vit --model-kwargs img_size=32 dynamic_img_size=True dynamic_img_pad=True',
+    ],
+    'distillation (`--kd-model-name`)': ['--kd-model-name resnet18'],
+    '`--debias-multi-grid` with `--sched plateau`': ['--debias-multi-grid --sched plateau'],
+    '`--debias-multi-grid` with `--torchscript`': ['--debias-multi-grid --torchscript --no-debias-aux-bn'],
+}  # fmt: skip
+
+
+def table() -> dict[str, str]:
+    """The rows of the table in the documentation, and what it says of each."""
+    text = (Path(__file__).parents[1] / 'docs' / 'training.md').read_text()
+    lines = text.partition('| with `--debias` | | |\n')[2].partition('\n\n')[0].splitlines()[1:]
+    return {row: verdict for row, verdict, *_ in (line.strip('| ').split(' | ') for line in lines)}
+
+
+def test_the_table_has_the_rows_that_run():
+    assert list(table()) == list(ROWS)
+    assert set(table().values()) == {'yes', 'refused'}
+
+
+@pytest.mark.parametrize(
+    ('row', 'flags', 'grid'),
+    [
+        (row, flags, grid)
+        for row, runs in ROWS.items()
+        for flags in runs
+        for grid in ([], ['--debias-multi-grid'])
+        if not (grid and table()[row] == 'refused')
+    ],
+)
+def test_each_row_of_the_table(folder, tmp_path, capsys, monkeypatch, row, flags, grid):
+    argv = ['--data-dir', str(folder), *FLAGS, '--epochs', '1', '--val-split', '', *flags.split(), *grid]
+    argv += ['--output', str(tmp_path), '--experiment', 'run']
+    if table()[row] == 'refused':
+        monkeypatch.setattr('timm_debias.training.epochs.train_one_epoch', lambda *_: pytest.fail('it trains'))
+        assert main(['train', *argv]) == 2
+        named = re.findall('--[a-z-]+', row) or [flags.split()[0]]
+        assert any(flag in capsys.readouterr().err for flag in named)
+        return
+    assert main(['train', *argv]) == 0
+    with open(tmp_path / 'run' / 'summary.csv', newline='') as file:
+        (result,) = csv.DictReader(file)
+    assert all(np.isfinite(float(result[name])) for name in ('train_loss', 'train_loss_clean', 'train_loss_stylised'))
 
 
 def test_repeated_augmentation(folder, colour_stylizer, tmp_path):

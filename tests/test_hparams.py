@@ -7,16 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 from PIL import Image
+from torchvision import transforms
 
 from timm_debias.cli import main
 from timm_debias.flags import parse_with_yaml
+from timm_debias.training.data import build_datasets, build_eval_loader, build_train_loader
+from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
+from timm_debias.training.model import resolve_input
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.stem for path in (ROOT / 'hparams').glob('*.yaml') if not path.stem.startswith(('zoo', 'study')))
+OF_THE_PAPER = [name for name in RECIPES if name.startswith(('resnet50_shape', 'resnet50_texture', 'resnext'))]
+OF_THE_PAPER += ['resnet50', 'resnet101', 'resnet152']
 STAND_INS = {'convnext_tiny': 'test_convnext', 'vit_small_patch16_224': 'test_vit'}
 
 
@@ -39,10 +46,11 @@ def in_the_project(monkeypatch):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory) -> Path:
-    """Eight images of two classes, and two paintings."""
+    """Eight images of two classes to train on and to validate, and two paintings."""
     root = tmp_path_factory.mktemp('data')
     generator = np.random.default_rng(0)
-    places = [root / 'train' / name / f'{number}.png' for name in ('cat', 'dog') for number in range(4)]
+    names = [f'{name}/{number}.png' for name in ('cat', 'dog') for number in range(4)]
+    places = [root / split / name for split in ('train', 'validation') for name in names]
     for path in [*places, root / 'paintings' / 'a.png', root / 'paintings' / 'b.png']:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
@@ -89,7 +97,6 @@ def test_baselines_differ_in_what_they_say(name):
     debiased, baseline, doubled = (vars(parse(argv)) for argv in commands(name))
     assert debiased.pop('debias') is True
     assert baseline.pop('debias') is doubled.pop('debias') is False
-    debiased['debias_style_dir'] = None
     assert debiased == baseline
     differences = {key: (baseline[key], doubled[key]) for key in baseline if baseline[key] != doubled[key]}
     assert differences.pop('epochs') == (baseline['epochs'], 2 * baseline['epochs'])
@@ -104,6 +111,51 @@ def test_names_its_own_file(name):
     for argv in commands(name):
         assert argv[:2] == ['-c', f'hparams/{name}.yaml']
     assert config_from_args(parse(commands(name)[0])).debias.debias
+
+
+@pytest.mark.parametrize('name', OF_THE_PAPER)
+def test_images_are_those_of_the_paper(name, folder):
+    """Crops to 224 with torchvision's defaults and flips, nothing else; validation on 224 of 256 pixels."""
+    config = config_from_args(parse(['-c', f'hparams/{name}.yaml', '--data-dir', str(folder), '-b', '4', '-j', '0']))
+    with torch.device('meta'):
+        model = timm.create_model(config.model.model)
+    input_config, machine = resolve_input(config, model, verbose=False), Machine(torch.device('cpu'))
+    train, validation = build_datasets(config, input_config, 1000)
+    build_train_loader(config, train, model, input_config, 1000, machine)
+    build_eval_loader(config, validation, model, input_config, machine)
+
+    crop, flip, *others = train.transform.transforms
+    paper = transforms.RandomResizedCrop(224)
+    assert crop.size == paper.size
+    assert tuple(crop.scale) == paper.scale
+    assert tuple(crop.ratio) == pytest.approx(paper.ratio)
+    assert crop.interpolation == paper.interpolation
+    assert isinstance(flip, transforms.RandomHorizontalFlip)
+    assert flip.p == transforms.RandomHorizontalFlip().p
+    jitter = [transform for transform in others if isinstance(transform, transforms.ColorJitter)]
+    assert len(others) == len(jitter) + 1  # The last hands the pixels over.
+    for strengths in jitter:
+        assert strengths.brightness is strengths.contrast is strengths.saturation is strengths.hue is None
+
+    resize, crop, _ = validation.transform.transforms
+    assert (resize.size, resize.interpolation) == (256, transforms.InterpolationMode.BILINEAR)
+    assert crop.size == (224, 224)
+    assert (input_config['mean'], input_config['std']) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize(
+    ('names', 'stylizer', 'alpha', 'gamma', 'aux_bn'),
+    [
+        (OF_THE_PAPER, 'adain_vgg19', 0.5, {'resnet50_shape_biased': 1.0, 'resnet50_texture_biased': 0.0}, True),
+        (['sin_like'], 'adain_vgg19', 1.0, {'sin_like': 1.0}, False),
+    ],
+    ids=['paper', 'Stylized-ImageNet'],
+)
+def test_stylisation(names, stylizer, alpha, gamma, aux_bn):
+    for name in names:
+        debias = config_from_args(parse(commands(name)[0])).debias
+        found = (debias.debias_stylizer, debias.debias_alpha, debias.gamma, not debias.no_debias_aux_bn)
+        assert found == (stylizer, alpha, gamma.get(name, 0.8), aux_bn), name
 
 
 def test_batches_are_those_of_eight_processes():

@@ -1,12 +1,21 @@
 """Multi-grid's sizes against the reference's scheduler, written again from its description."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from timm_debias import DebiasError
+from timm_debias.flags import parse_with_yaml
 from timm_debias.multi_grid import MultiGrid
+from timm_debias.training import debias
+from timm_debias.training.main import build_parser, config_from_args
 
-SCHEDULES = {'resnet50': (100, [30, 60, 90], 112), 'mixup': (180, [60, 120, 160], 200)}
+HPARAMS = Path(__file__).parents[1] / 'hparams'
+RECIPES = {name: (100, [30, 60, 90], 112) for name in ('resnet50', 'resnet101', 'resnet152')}
+RECIPES |= {f'resnet50_{bias}_biased': RECIPES['resnet50'] for bias in ('shape', 'texture')}
+RECIPES |= {'resnext101_32x4d_mixup': (180, [60, 120, 160], 200)}
 
 
 def reference_size(batch, epoch, schedule, epochs, min_size, size=224.0):
@@ -21,10 +30,12 @@ def reference_size(batch, epoch, schedule, epochs, min_size, size=224.0):
     return max(int(size + 0.5), min_size)
 
 
-@pytest.mark.parametrize('name', SCHEDULES)
-def test_sizes_of_the_reference(name):
-    epochs, schedule, min_size = SCHEDULES[name]
-    grid = MultiGrid((*schedule, epochs), min_size)
+@pytest.mark.parametrize('name', RECIPES)
+def test_sizes_of_the_paper_s_recipes(name, monkeypatch):
+    epochs, schedule, min_size = RECIPES[name]
+    config = config_from_args(parse_with_yaml(build_parser(), ['-c', str(HPARAMS / f'{name}.yaml')]))
+    monkeypatch.setattr(debias, 'forward_error', lambda *_: None)  # Any size will do.
+    grid = debias.build_multi_grid(config, SimpleNamespace(), (224, 224), SimpleNamespace())
     seen = set()
     for epoch in range(epochs):
         for update in range(4):

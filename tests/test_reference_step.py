@@ -238,10 +238,11 @@ def seed_of_even_boxes(recipe: Recipe) -> int:
     raise AssertionError
 
 
-@pytest.mark.parametrize('epoch', [0, 55])
+@pytest.mark.parametrize('is_late', [False, True], ids=['warm-up', 'after a decay'])
 @pytest.mark.parametrize('name', RECIPES)
-def test_three_steps(name, epoch, monkeypatch):
+def test_three_steps(name, is_late, monkeypatch):
     recipe = RECIPES[name]
+    epoch = recipe.schedule[1] - 5 if is_late else 0  # In the second half of a stage, where sizes are larger.
     generator = torch.Generator().manual_seed(1)
     tint = torch.rand(STEPS * BATCH, 3, 1, 1, generator=generator)
     images = (0.5 * torch.rand(STEPS * BATCH, 3, SIZE, SIZE, generator=generator) + 0.5 * tint).double()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 import textwrap
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from timm_debias.cli import main
 from timm_debias.task import DebiasTask
 from timm_debias.training.config import DebiasConfig
 
+DOCUMENT = Path(__file__).parents[1] / 'docs' / 'timm_scripts.md'
 SCRIPT = '''
 """A small training script of timm's kind: the same imports, the same calls in the same order, names as it has them."""
 import argparse
@@ -260,6 +262,25 @@ def test_normalisation_is_that_of_the_loader(run, monkeypatch):
         torch.testing.assert_close(values, values.round().clamp(0, 255), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize('rank', [0, 1])
+def test_processes_draw_partners_of_their_own(run, monkeypatch, rank):
+    init, seeds = timm.utils.init_distributed_device, []
+
+    def pretend(args):
+        device = init(args)
+        args.rank = rank
+        return device
+
+    def watch(mix, batch_size):
+        seeds.append(mix.generator.initial_seed())
+        return torch.arange(batch_size).roll(1)
+
+    monkeypatch.setattr('timm.utils.init_distributed_device', pretend)
+    monkeypatch.setattr(ShapeTextureMix, 'sample', watch)
+    run('--debias', '--seed', 5, '--epochs', 1)
+    assert set(seeds) == {5 + rank}
+
+
 @pytest.mark.parametrize(
     ('flags', 'parts'),
     [
@@ -273,6 +294,9 @@ def test_normalisation_is_that_of_the_loader(run, monkeypatch):
         (['--debias', '--debias-stylizer', 'adain_vgg'], ["unknown stylizer 'adain_vgg'"]),
         (['--debias-alpha', '0.3'], ['--debias-alpha', 'without --debias']),
         (['--debias', '--loss', 'asl'], ['--loss asl']),
+        (['--debias', '--debias-multi-grid'], ['--debias-multi-grid', 'timm-debias train']),
+        (['--debias', '--debias-style-dir', '.'], ['--debias-style-dir', 'timm-debias train']),
+        (['--debias', '--debias-global-partners'], ['--debias-global-partners', 'timm-debias train']),
     ],
     ids=' '.join,
 )
@@ -284,7 +308,10 @@ def test_refused_before_any_work(run, capsys, monkeypatch, flags, parts):
 
 
 def test_every_flag_of_ours_counts_or_is_refused(run, capsys, monkeypatch):
-    assert {field.name for field in dataclasses.fields(DebiasConfig)} >= set(run_script._HONOURED)
+    ours = {field.name for field in dataclasses.fields(DebiasConfig)}
+    assert ours >= set(run_script._HONOURED)
+    refused = [f'`--{name.replace("_", "-")}`' for name in ours - set(run_script._HONOURED)]
+    assert all(flag in DOCUMENT.read_text() for flag in refused)
     monkeypatch.setattr(run_script, '_HONOURED', ('debias',))
     run('--debias', '--debias-gamma', 0.7, code=2)
     assert '--debias-gamma needs a training loop of ours' in error(capsys)

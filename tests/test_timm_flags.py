@@ -49,7 +49,8 @@ def check(entry: dict, ours: dict) -> None:
     action = ours[entry['flags'][0]]
     if action.dest not in DEPENDENT:
         default = eval(entry.get('default', 'None'), {})
-        assert action.default == default or (not action.default and not default), entry['flags']
+        switch = action.nargs == 0 and default is None  # argparse makes that False.
+        assert action.default == (False if switch else default), entry['flags']
     assert str(action.nargs) == entry.get('nargs', str(action.nargs)).strip("'"), entry['flags']
     if 'type' in entry:
         assert (action.type or str) is KINDS[entry['type']], entry['flags']

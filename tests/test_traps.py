@@ -4,6 +4,7 @@ docs/training.md lists them. What is already tested where it is made is not repe
 tests/test_aux_bn.py, partners in tests/test_mix.py, the learning rate in tests/test_warmup_multistep.py.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ from timm_debias.training.model import build_model, build_task, resolve_input
 from timm_debias.training.optim import build_optimizer
 
 HPARAMS = Path(__file__).parents[1] / 'hparams'
+OF_THE_PAPER = ['resnet50', 'resnet101', 'resnet152', 'resnext101_32x4d_mixup', 'resnext101_32x4d_cutmix',
+                'resnet50_shape_biased', 'resnet50_texture_biased']  # fmt: skip
 COLOURS = [(40, 90, 160), (200, 60, 30), (70, 180, 50), (220, 210, 190)]
 CPU = Machine(torch.device('cpu'))
 FLAGS = ['--model', 'test_resnet', '--num-classes', '4', '--img-size', '32', '--device', 'cpu', '-j', '0', '-b', '5']
@@ -119,6 +122,20 @@ class TestStylisedImages:
             assert (clean == 0).flatten(1).any(dim=1).all()  # Erased, in normalised images.
             assert stylised.flatten(2).std(dim=2).max() < 1e-6  # Still of one colour.
 
+    @pytest.mark.parametrize('policy', ['rand-m9-n2-mstd0', 'v0', 'augmix-m9-w3'])
+    def test_single_images_are_augmented_before(self, build, policy):
+        """The stylizer is shown what RandAugment, AutoAugment or AugMix have made, as the clean half has it."""
+        loader, task, spy = build('--aa', policy)
+        colours, clean = [], []
+        task.trainable_module.register_forward_pre_hook(lambda _, call: clean.append(call[0][:5]))
+        for images, labels in loader:
+            task.train()(images, labels)
+            colours.append(torch.tensor(COLOURS)[labels] / 255)
+        shown = torch.cat(spy.shown)
+        torch.testing.assert_close(shown, task.normalize.inverse(torch.cat(clean)))
+        as_in_the_file = (shown - torch.cat(colours)[..., None, None]).abs().amax((1, 2, 3)) < 1e-3
+        assert not as_in_the_file.all()
+
 
 class TestBatches:
     def test_incomplete_batches_are_dropped(self, build):
@@ -211,7 +228,7 @@ class TestWeightDecay:
         }
         return optimizer, {name: decays[id(parameter)] for name, parameter in model.named_parameters()}
 
-    @pytest.mark.parametrize('name', ['resnet50', 'resnext101_32x4d_cutmix', 'resnet50_texture_biased'])
+    @pytest.mark.parametrize('name', OF_THE_PAPER)
     def test_recipes_decay_all_parameters(self, colour_stylizer, name):
         optimizer, decays = self.groups(colour_stylizer, '-c', HPARAMS / f'{name}.yaml')
         assert set(decays.values()) == {1e-4}
@@ -226,12 +243,14 @@ class TestWeightDecay:
             assert decays[name] == (2e-5 if parameter.ndim > 1 else 0.0), name
 
 
-def test_recipes_start_as_torchvision_does():
+@pytest.mark.parametrize('name', OF_THE_PAPER)
+def test_recipes_start_as_torchvision_does(name):
     """timm starts the last batch norm of a block at 0, the reference's models at 1."""
-    argv = ['-c', str(HPARAMS / 'resnet50.yaml'), '--device', 'cpu']
-    model = build_model(config_from_args(parse_with_yaml(build_parser(), argv)), CPU)
+    config = config_from_args(parse_with_yaml(build_parser(), ['-c', str(HPARAMS / f'{name}.yaml'), '--device', 'cpu']))
+    shallow = config.model.model_kwargs | {'layers': [1, 2, 1, 1]}
+    model = build_model(replace(config, model=replace(config.model, model_kwargs=shallow)), CPU)
     last = [norm.weight for name, norm in model.named_modules() if name.endswith('bn3')]
-    assert len(last) == 16
+    assert len(last) == 5
     assert all((weight == 1).all() for weight in last)
 
 

@@ -18,6 +18,7 @@ from .config import TrainConfig
 from .machine import Machine
 from .model import model_dtype
 from .naflex import build_naflex_eval_loader, build_naflex_train_loader
+from .posterize import repair_posterize
 from .seeded_loader import SeededLoader
 from .signals import init_worker
 
@@ -116,6 +117,7 @@ def build_train_loader(
         mixup_options['multi_label'] = config.task.multilabel
     options = _train_options(config, input_config) | _loader_options(config, input_config, machine)
     augment = config.augment
+    repair_posterize()
     collate_fn = mixup_fn = None
     try:
         if config.naflex.naflex_loader:
