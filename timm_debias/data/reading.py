@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from timm.data import AugMixDataset, ImageDataset
 from timm.data.scheduled_sampler import ScheduledTransformDataset
 
@@ -64,6 +64,8 @@ def decode_image(file: str | os.PathLike | IO[bytes], mode: str | None = 'RGB') 
             return image.convert(mode) if mode else image.copy()
     except MemoryError:
         raise
+    except UnidentifiedImageError as error:  # Its message holds the opened file, another text in every process.
+        raise BadImageError('cannot identify image file') from error
     except Exception as error:  # Image decoders raise almost anything on a broken file.
         if isinstance(error, OSError) and not is_bad_image(error):
             raise

@@ -77,10 +77,9 @@ class Workers:
     def _obituary(self, pids: list[int], how: str) -> str:
         images = [int(row[_IMAGE]) for row in self._table.tolist() if row[_PID] in pids and row[_IMAGE] != _NOTHING]
         held = ', '.join(self.name(image) for image in images) or 'no image'
-        how = ' '.join(how.split()).strip(' .') or 'died'
         return (
-            f'data worker {", ".join(map(str, pids))} {how}, while reading {held}. Killed, it may have wanted more '
-            'memory than there is: try fewer of them (-j), and look at that image'
+            f'data worker {", ".join(map(str, pids))} died while reading {held} ({" ".join(how.split()).strip(" .")}). '
+            'It may have wanted more memory than there is: try fewer of them (-j), and look at that image'
         )
 
     def _watch(self, done: threading.Event) -> None:
