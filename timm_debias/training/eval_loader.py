@@ -27,6 +27,7 @@ class EvalLoader:
         advice: What to do about a bad image that is an error.
 
     Attributes:
+        dataset: timm's data set.
         limit: Images of this process that count; those after them fill up the last batch. None where all do.
         bad: Images that could not be read since the last `counted_by`.
     """
@@ -40,6 +41,7 @@ class EvalLoader:
         num_classes: int | None = None,
         advice: str = ADVICE,
     ) -> None:
+        self.dataset = dataset
         self.bad: list[BadImage] = []
         self._evaluator: ClassificationEvaluator | None = None
         self._samples = 0

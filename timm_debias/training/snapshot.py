@@ -36,7 +36,8 @@ class OptimizerSnapshot:
     """The state of an optimizer: its tensors are copied, what else it holds is kept by value."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
+        # timm's Lookahead keeps its state in the optimizer that it wraps.
+        self.optimizer: torch.optim.Optimizer = getattr(optimizer, '_base_optimizer', optimizer)
         self._tensors = TensorSnapshot()
         self._entries: dict[torch.Tensor, dict[str, Any]] = {}
         self._groups: list[dict[str, Any]] = []

@@ -33,7 +33,8 @@ def save_update(run: Run, args: argparse.Namespace, folder: Path, update: Update
     """
     losses = [{name: value.item() for name, value in batch.losses.items()} for batch in update.batches]
     is_bad = not all(math.isfinite(batch['loss']) for batch in losses)
-    own = is_bad or not any(gather(run.machine, lambda: is_bad))
+    elsewhere = gather(run.machine, lambda: is_bad)
+    own = is_bad or not any(elsewhere)
     path = folder / f'nonfinite-{update.epoch}-{update.number}-{run.machine.rank}.pt'
     content: dict[str, Any] = {
         **run.task.get_checkpoint_state(),
