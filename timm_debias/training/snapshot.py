@@ -48,11 +48,11 @@ class OptimizerSnapshot:
         # A new dict for each parameter: entries that an update adds are not in it.
         self._entries = {parameter: dict(entry) for parameter, entry in state.items()}
         self._groups = [
-            {name: value for name, value in group.items() if name != 'params'} for group in self.optimizer.param_groups
+            {name: value for name, value in group.items() if name not in ('params', 'lr')}
+            for group in self.optimizer.param_groups
         ]
-        self._tensors.take(
-            value for entry in self._entries.values() for value in entry.values() if isinstance(value, torch.Tensor)
-        )
+        holders = [*self._entries.values(), *self._groups]  # timm's LAMB has its step, a tensor, in the group.
+        self._tensors.take(value for holder in holders for value in holder.values() if isinstance(value, torch.Tensor))
 
     def restore(self) -> None:
         """Bring the state back; that of parameters which had none is forgotten. Learning rates stay as they are."""
@@ -65,7 +65,9 @@ class OptimizerSnapshot:
             entry.clear()
             entry.update(self._entries[parameter])
         for group, saved in zip(self.optimizer.param_groups, self._groups, strict=True):
-            group.update({name: value for name, value in saved.items() if name != 'lr'})
+            for name in [name for name in group if name not in saved and name not in ('params', 'lr')]:
+                del group[name]
+            group.update(saved)
 
 
 def _copy(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> None:
