@@ -249,6 +249,10 @@ def test_an_image_that_spoils_in_training_stops_it(spoilt, tmp_path):
             'needs equal ones: --on-bad-image replace',
         ),
         (['--on-bad-image', 'drop'], 'invalid choice'),
+        (
+            ['--on-bad-image', 'skip', '--naflex-loader', '--model', 'naflexvit_base_patch16_gap'],
+            'readers of their own',
+        ),
     ],
 )
 def test_refused(tmp_path, capsys, flags, expected):

@@ -9,6 +9,7 @@ import torch
 from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_loader
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.target_transforms import MultiLabelTarget
+from torch.utils.data import IterableDataset
 from torchvision.transforms.functional import resize, to_tensor
 
 from ..data.checks import check_image_folder, check_same_classes, check_splits_differ, class_names
@@ -82,10 +83,11 @@ def check_labels(config: TrainConfig, train: Any, num_classes: int, machine: Mac
     wrong = _label_out_of_range(train, num_classes)
     if wrong is not None:
         raise DebiasError(f'{wrong}: see --num-classes and --class-map')
-    if config.faults.on_bad_image == 'replace' and (config.naflex.naflex_loader or not hasattr(train, '__getitem__')):
+    policy = config.faults.on_bad_image
+    if policy != 'error' and (config.naflex.naflex_loader or isinstance(train, IterableDataset)):
         raise DebiasError(
-            '--on-bad-image replace needs images that are asked for by their number; streams and --naflex-loader have '
-            'readers of their own, which leave out what they cannot read'
+            f'--on-bad-image {policy} needs images that are asked for by their number; streams and --naflex-loader '
+            'have readers of their own, which leave out what they cannot read and say so in the log: leave it out'
         )
     per_process = len(train) // machine.world_size if hasattr(train, '__len__') else None
     batch_size = min(config.sizes.train_batch_sizes or [config.model.batch_size])
