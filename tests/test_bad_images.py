@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -275,3 +276,17 @@ def test_log_takes_names_that_are_not_utf8(tmp_path):
     assert rows == [('epoch', 'split', 'file'), *expected]
     update_bad_images(path, 0, 'train', [])
     assert path.read_text() == 'epoch,split,file,reason,replaced_by\n'
+
+
+def test_names_that_are_not_utf8_from_end_to_end(training_images, tmp_path):
+    """In the data's path, in checkpoints within an epoch, in the log."""
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b'/d\xe4ta'))
+    shutil.copytree(training_images, root)
+    (root / 'train' / 'a' / os.fsdecode(b'\xff.png')).write_bytes(b'')
+    (root / 'val' / 'a' / os.fsdecode(b'\xfe.png')).write_bytes(b'')
+    argv = train_command(root, tmp_path, '--on-bad-image', 'replace', '--epochs', '1', '--resume', 'auto')
+    killed(argv, 3, tmp_path / 'log-killed')
+    finished(argv, tmp_path / 'log')
+    log = (tmp_path / 'run' / 'bad_images.csv').read_bytes()
+    assert b'd\xe4ta/train/a/\xff.png' in log
+    assert b'd\xe4ta/val/a/\xfe.png' in log
