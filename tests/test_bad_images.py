@@ -290,3 +290,25 @@ def test_names_that_are_not_utf8_from_end_to_end(training_images, tmp_path):
     log = (tmp_path / 'run' / 'bad_images.csv').read_bytes()
     assert b'd\xe4ta/train/a/\xff.png' in log
     assert b'd\xe4ta/val/a/\xfe.png' in log
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """A stream of small images with the labels 0, 1, 2, …"""
+
+    transform = None
+
+    def __iter__(self):
+        return iter([(np.zeros((3, 8, 8), dtype=np.uint8), label) for label in range(8)])
+
+    def __len__(self):
+        return 8
+
+
+def test_labels_of_no_class_in_a_stream():
+    """Also there, where an image has no name."""
+    options = dict(batch_size=2, collate_fn=timm.data.loader.fast_collate)
+    loader = SeededLoader(torch.utils.data.DataLoader(Stream(), **options), 7, Machine(torch.device('cpu')))
+    assert labels_of(epoch(loader, 0)) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    inner = torch.utils.data.DataLoader(Stream(), **options)
+    with pytest.raises(DebiasError, match=r'sample 5 of its part of the stream \(label 5, and .* classes 0 to 4\)'):
+        epoch(SeededLoader(inner, 7, Machine(torch.device('cpu')), num_classes=5), 0)

@@ -16,9 +16,9 @@ from timm.data import FastCollateMixup
 from timm.data.scheduled_sampler import ScheduledBatchSampler
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, get_worker_info
 
-from ..data.reading import image_name
+from ..data.reading import Failure, image_name, label_error
 from ..errors import DebiasError
-from .bad_images import Delivered, Item, Report, Samples, refusal, report_of
+from .bad_images import BadImage, Delivered, Item, Report, Samples, refusal, report_of
 from .machine import Machine
 from .randomness import derive_seed, kept_random_state, seed_host
 from .sampler import BatchesFrom, EpochSampler, SampleKey
@@ -69,7 +69,7 @@ class SeededLoader:
         options: dict[str, Any] = {}
         if self.is_stream:
             keyed = inner.batch_size is not None
-            self._stream = _SeededStream(inner.dataset, seed, machine.rank, keyed, self.workers)
+            self._stream = _SeededStream(inner.dataset, seed, machine.rank, keyed, self.workers, num_classes)
             options.update(dataset=self._stream, batch_size=inner.batch_size, drop_last=inner.drop_last)
         else:
             sampler = EpochSampler(len(inner.dataset), seed, machine.rank, machine.world_size, max(repeats, 1.0))
@@ -168,14 +168,18 @@ class _SeededStream(IterableDataset):
         rank: Number of this process.
         keyed: Yield what `Samples.read` returns; else the samples alone.
         workers: Notes which sample a data worker reads.
+        num_classes: Class indices of keyed samples must lie below; unchecked where None.
     """
 
-    def __init__(self, dataset: Any, seed: int, rank: int, keyed: bool, workers: Workers) -> None:
+    def __init__(
+        self, dataset: Any, seed: int, rank: int, keyed: bool, workers: Workers, num_classes: int | None
+    ) -> None:
         self.dataset = dataset
         self.seed = seed
         self.rank = rank
         self.keyed = keyed
         self.workers = workers
+        self.num_classes = num_classes
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -202,8 +206,15 @@ class _SeededStream(IterableDataset):
             if sample is None:
                 return
             key = SampleKey(number, self.epoch, number * workers + worker)
-            yield (key, sample, ()) if self.keyed else sample
+            yield self._item(key, sample) if self.keyed else sample
             number += 1
+
+    def _item(self, key: SampleKey, sample: Any) -> Item:
+        wrong = label_error(sample[1], self.num_classes) if self.num_classes is not None else None
+        if wrong is None:
+            return key, sample, ()
+        failure = Failure(key.image, wrong, fatal=True)
+        return key, None, (BadImage(key.epoch, key.position, failure, self.workers.name(key.image)),)
 
 
 class _SeededCollate:
