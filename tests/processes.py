@@ -30,7 +30,8 @@ def start(target: Callable[[], int | None], world_size: int, folder: Path) -> li
         if world_size > 1:
             place = {'RANK': rank, 'LOCAL_RANK': rank, 'WORLD_SIZE': world_size, 'MASTER_ADDR': '127.0.0.1'}
             os.environ.update({name: str(value) for name, value in {**place, 'MASTER_PORT': port}.items()})
-        sys.stdout, sys.stderr = ((folder / f'{name}{rank}').open('w') for name in ('out', 'err'))
+        sys.stdout = (folder / f'out{rank}').open('w')
+        sys.stderr = (folder / f'err{rank}').open('w', errors='backslashreplace')  # As Python opens it.
         sys.exit(target())
 
     processes = [multiprocessing.get_context('fork').Process(target=work, args=(rank,)) for rank in range(world_size)]

@@ -18,6 +18,7 @@ from timm_debias.clean_augment import CleanAugment
 from timm_debias.cli import main
 from timm_debias.flags import parse_with_yaml
 from timm_debias.multi_grid import MultiGrid
+from timm_debias.training.bad_images import Report
 from timm_debias.training.data import build_datasets, build_train_loader
 from timm_debias.training.loop import Meters, Run, train_one_epoch
 from timm_debias.training.machine import Machine
@@ -47,6 +48,8 @@ def gradients(task, images, context=None):
 
 class Batches(list):
     """Batches, with the parts of a loader that the training loop looks at."""
+
+    report = Report()
 
     def set_position(self, epoch, batch):
         assert batch == 0

@@ -61,7 +61,7 @@ def test_failures_are_told_apart():
     (part,) = PartBatches([(images, AsPublished(8))], 3, 0)
     first, second = part
     assert first.indices.tolist() == [0]
-    assert [(failure.index, failure.wrong_size) for failure in first.failures] == [(1, False), (2, True)]
+    assert [(failure.index, failure.fatal) for failure in first.failures] == [(1, False), (2, True)]
     assert first.failures[0].reason == 'torn'
     assert '9×8 pixels, expected 8×8' in first.failures[1].reason
     assert second.pixels is None

@@ -1,5 +1,6 @@
 """Partners and their labels."""
 
+import math
 from collections import Counter
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from timm.loss import SoftTargetCrossEntropy
 
 from timm_debias import DebiasError, DualTargetLoss, ShapeTextureMix, StyleBank
-from timm_debias.mix import StyleBankMix
+from timm_debias.mix import StyleBankMix, finite_images, nan_unless
 
 
 def test_no_image_is_its_own_partner(colour_stylizer):
@@ -77,6 +78,23 @@ def test_refuses_alpha_outside_the_unit_interval(colour_stylizer, alpha):
         ShapeTextureMix(colour_stylizer, alpha)
 
 
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_images_that_are_not_finite(images, value):
+    """Zeros take their place; the others are untouched, to the last bit."""
+    spoilt = images.clone()
+    spoilt[3, 1, 7, 7] = value
+    cleaned, finite = finite_images(spoilt)
+    assert finite.tolist() == [number != 3 for number in range(8)]
+    assert torch.equal(cleaned, images * finite.view(8, 1, 1, 1))
+    assert nan_unless(finite, torch.ones(2)).isnan().all()
+    assert nan_unless(torch.ones(2, dtype=torch.bool), torch.ones(2)).tolist() == [1, 1]
+
+
+def test_finite_images_in_channels_last(images):
+    cleaned, _ = finite_images(images.contiguous(memory_format=torch.channels_last))
+    assert cleaned.is_contiguous(memory_format=torch.channels_last)
+
+
 class TestMixupSlot:
     """`mixup_fn(images, labels) -> (images, soft targets)` as timm's loops call it."""
 
@@ -113,6 +131,13 @@ class TestMixupSlot:
         _, targets = self.create(colour_stylizer, smoothing=0.1)(self.normalised(images), torch.arange(8))
         torch.testing.assert_close(targets[0, 0], torch.tensor(0.91))
 
+    def test_stylised_images_that_are_not_finite(self, colour_stylizer, images):
+        colour_stylizer.decode = lambda features, style, alpha: features[0].index_fill(0, torch.tensor([5]), math.nan)
+        mixed, targets = self.create(colour_stylizer)(self.normalised(images), torch.arange(8))
+        assert mixed.isfinite().all()
+        assert SoftTargetCrossEntropy()(torch.ones(16, 10), targets).isnan()
+        assert torch.equal(targets[:8], torch.eye(10)[:8])
+
     def test_off_epoch(self, colour_stylizer, images):
         mixup_fn = self.create(colour_stylizer)
         mixup_fn.mixup_enabled = False
@@ -143,6 +168,12 @@ class TestStyleBankMix:
     def test_same_generator_same_styles(self, mix, colour_stylizer, images):
         again = StyleBankMix(mix.bank, generator=torch.Generator().manual_seed(0))
         assert torch.equal(again.sample(8), mix.sample(8))
+
+    def test_image_that_is_not_finite(self, mix, colour_stylizer, images):
+        """In a data worker, where an image is stylised on its own."""
+        colour_stylizer.decode = lambda features, style, alpha: features[0] * math.nan
+        with pytest.raises(DebiasError, match='NaN or infinite values for style 2'):
+            mix.bank.apply(images[0], 2, 1.0)
 
     def test_styles_of_another_size(self, mix, images):
         stylised, _ = mix.apply(images[:, :, :20, :24], torch.arange(8), mix.sample(8))

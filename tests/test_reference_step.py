@@ -22,6 +22,7 @@ from timm_debias.flags import parse_with_yaml
 from timm_debias.mix import draw_partners
 from timm_debias.stylizers import Stylizer
 from timm_debias.training import debias as debias_module
+from timm_debias.training.bad_images import Report
 from timm_debias.training.loop import Meters, Run, train_one_epoch
 from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
@@ -211,6 +212,8 @@ def our_epoch(name, recipe, state, batches, epoch, seed, monkeypatch):
 
 class Loader(list):
     """Batches, with the parts of a loader that the training loop looks at."""
+
+    report = Report()
 
     def set_position(self, epoch, batch):
         assert batch == 0

@@ -1,6 +1,7 @@
 """The debiased task: one step against the formula, and checkpoints that plain timm loads."""
 
 import argparse
+import math
 
 import numpy as np
 import pytest
@@ -172,6 +173,22 @@ def test_autocast(colour_stylizer, images):
     task = create(colour_stylizer)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         assert task(normalised(images), torch.arange(8))['loss'].isfinite()
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_stylised_images_that_are_not_finite_do_not_reach_the_model(colour_stylizer, images, value):
+    """The loss is NaN, so that whoever looks at losses sees it; what the model has seen and counted is finite."""
+    task = create(colour_stylizer)
+    model = task.trainable_module.train()
+    seen = []
+    model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    colour_stylizer.decode = lambda features, style, alpha: features[0].index_fill(0, torch.tensor([5]), value)
+    result = task(normalised(images), torch.arange(8))
+    assert result['loss'].isnan()
+    assert result['output'].isfinite().all()
+    assert seen[0].isfinite().all()
+    assert not seen[0][8 + 5].any()
+    assert all(buffer.isfinite().all() for buffer in model.buffers())
 
 
 class TestMultiGrid:

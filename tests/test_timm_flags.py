@@ -71,7 +71,14 @@ def test_training_flags(table):
             assert getattr(build_parser().parse_args([flag, *value]), ours[flag].dest) == value[0]
     timms = {name for entry in table['train'] for name in entry['flags']} | {flag for flag, *_ in additions}
     own = {name for name in ours if name.startswith('--')} - timms - {'--help'}
-    ours_alone = ('--debias', '--no-debias', '--freeze-backbone', '--checkpoint-steps')
+    ours_alone = (
+        '--debias',
+        '--no-debias',
+        '--freeze-backbone',
+        '--checkpoint-steps',
+        '--on-bad-image',
+        '--on-nonfinite',
+    )
     assert all(name.startswith(ours_alone) for name in own), own
 
 

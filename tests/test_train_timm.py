@@ -12,7 +12,6 @@ from tiny import FLAGS, make_folder
 
 from timm_debias.cli import main
 from timm_debias.training import loop
-from timm_debias.training.loop import Run
 
 
 @pytest.fixture(scope='module')
@@ -187,8 +186,8 @@ def test_waiting_for_the_device(monkeypatch):
     for device, asked, times in (('cuda', True, 1), ('cuda', False, 0), ('cpu', True, 0)):
         waited.clear()
         machine = SimpleNamespace(device=torch.device(device))
-        config = SimpleNamespace(device=SimpleNamespace(synchronize_step=asked))
-        loop._synchronize(Run(config, machine, None, None, None))
+        run = SimpleNamespace(machine=machine, config=SimpleNamespace(device=SimpleNamespace(synchronize_step=asked)))
+        loop._synchronize(run)
         assert len(waited) == times
 
 

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -200,3 +201,15 @@ def test_pretrained_weights_out_of_reach(data, capsys, monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     assert run('--data-dir', data, '--device', 'cpu', '--model', 'resnet18') == 2
     assert '--checkpoint PATH' in capsys.readouterr().err
+
+
+def test_image_that_cannot_be_read(data, tmp_path, capsys, monkeypatch):
+    """Beyond the sample that is decoded before: an error that names it, not another image in its place as in timm."""
+    shutil.copytree(data, tmp_path / 'data')
+    (tmp_path / 'data' / 'validation' / 'b' / '1.png').write_bytes(b'')
+    monkeypatch.setattr('timm_debias.validation.main.check_image_folder', lambda dataset: None)
+    arguments = ['--data-dir', tmp_path / 'data', '--num-classes', 4, '--checkpoint', data / 'model.pth.tar', *COMMON]
+    assert run(*arguments, '-j', 1) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert 'unreadable image' in last
+    assert last.endswith('b/1.png (cannot identify image file): mend or remove it')

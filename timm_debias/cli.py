@@ -11,6 +11,7 @@ from .errors import DebiasError
 COMMANDS = {
     'train': ('timm_debias.training.main', 'train a timm model, with --debias on stylised images too'),
     'run': ('timm_debias.run_script', "run a copy of timm's own train.py with debiasing plugged in"),
+    'replay': ('timm_debias.training.replay', 'compute again an update whose loss or gradient was not finite'),
     'validate': ('timm_debias.validation.main', 'measure accuracy, robustness and shape bias of a timm model'),
     'compare': ('timm_debias.compare', 'compare two models on the same images, by a paired test'),
     'report': ('timm_debias.report.main', 'show the results of many models as one HTML page, with plots'),

@@ -24,6 +24,20 @@ def draw_partners(count: int, generator: torch.Generator | None = None) -> torch
             return partners
 
 
+def finite_images(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images [B, C, H, W], zeros in place of those that hold a NaN or an infinite value, and which do not, [B].
+
+    Nothing waits for the device.
+    """
+    finite = images.isfinite().flatten(1).all(dim=1)
+    return images.where(finite[:, None, None, None], 0), finite
+
+
+def nan_unless(finite: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return `values`, NaN instead where one of `finite` [B] is false."""
+    return values.where(finite.all(), torch.nan)
+
+
 class ShapeTextureMix:
     """Draws a texture partner for every image of a batch (`sample`), then stylises (`apply`).
 
@@ -124,6 +138,7 @@ class ShapeTextureMixup:
 
     The images go in normalised, as timm's loaders hand them out, and come back as [clean; stylised], normalised. The
     target of a stylised image is γ · shape label + (1 − γ) · texture label, to be used with a loss on soft targets.
+    Where a stylised image is not finite, zeros take its place and the targets of all stylised images are NaN.
     `mixup_enabled = False`, which timm sets after `--mixup-off-epoch`, returns clean images and soft targets alone.
     """
 
@@ -144,7 +159,8 @@ class ShapeTextureMixup:
             return images, shape_target
         normalize = self.normalize.to(images.device)
         stylised, texture_target = self.mix(normalize.inverse(images), shape_target)
-        stylised_target = self.gamma * shape_target + (1 - self.gamma) * texture_target
+        stylised, finite = finite_images(stylised)
+        stylised_target = nan_unless(finite, self.gamma * shape_target + (1 - self.gamma) * texture_target)
         return torch.cat([images, normalize(stylised)]), torch.cat([shape_target, stylised_target])
 
 

@@ -43,9 +43,16 @@ class StyleBank:
 
     @torch.no_grad()
     def apply(self, image: torch.Tensor, index: int, alpha: float) -> torch.Tensor:
-        """Return `image` [3, H, W] in [0, 1] in the style of number `index`, clamped to [0, 1]."""
+        """Return `image` [3, H, W] in [0, 1] in the style of number `index`, clamped to [0, 1].
+
+        Raises:
+            DebiasError: the stylizer's output is not finite.
+        """
         style = tuple(tensor[index : index + 1] for tensor in self.styles)
-        return self.stylizer.restyle(image.unsqueeze(0), style, alpha).squeeze(0).clamp(0, 1)
+        stylised = self.stylizer.restyle(image.unsqueeze(0), style, alpha)
+        if not stylised.isfinite().all():
+            raise DebiasError(f'the stylizer gives NaN or infinite values for style {index}: check its weights')
+        return stylised.squeeze(0).clamp(0, 1)
 
 
 class Stylize:

@@ -15,7 +15,7 @@ from .clean_augment import CleanAugment
 from .errors import DebiasError
 from .global_mix import GlobalMix
 from .loss import DualTargetLoss
-from .mix import ShapeTextureMix, StyleBankMix
+from .mix import ShapeTextureMix, StyleBankMix, finite_images, nan_unless
 from .multi_grid import MultiGrid
 from .normalize import Normalize
 from .style_bank import StyleBank
@@ -76,7 +76,8 @@ class DebiasTask(ClassificationTask):
             target: Class indices [B].
 
         Returns:
-            `loss`, the mean over all 2B images; `output`, the logits [B, C] of the clean images; and for logging
+            `loss`, the mean over all 2B images, NaN where a stylised image is not finite (the model gets zeros in its
+            place then, which spoil no statistics); `output`, the logits [B, C] of the clean images; and for logging
             `loss_clean`, `loss_stylised` (scalars) and `top1_clean`, `top1_stylised` (percent; a stylised image counts
             as correct by its shape, a mixed one by the image it was mixed into), all detached.
         """
@@ -84,12 +85,13 @@ class DebiasTask(ClassificationTask):
         size = self.stylised_size(input)
         shape_target = self.clean_augment.targets(target)
         stylised, texture_target = self.stylise(input, shape_target, drawn, size)
+        stylised, finite = finite_images(stylised)
         clean, clean_target = self.clean_augment(input, target)
         clean_logits, stylised_logits = self.classify(clean, stylised)
         loss_clean = self.criterion(clean_logits, clean_target)
         loss_stylised = self.criterion(stylised_logits, shape_target, texture_target)
         return {
-            'loss': (loss_clean + loss_stylised) / 2,
+            'loss': nan_unless(finite, (loss_clean + loss_stylised) / 2),
             'output': clean_logits,
             'loss_clean': loss_clean.detach(),
             'loss_stylised': loss_stylised.detach(),

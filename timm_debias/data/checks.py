@@ -14,6 +14,7 @@ from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 
 from ..errors import DebiasError
+from .reading import check_depth, reason
 
 _logger = logging.getLogger(__name__)
 
@@ -43,6 +44,33 @@ def check_splits_differ(root: str, train_split: str, val_split: str) -> None:
         )
 
 
+def check_no_link_loops(folder: str) -> None:
+    """Raise `DebiasError` where a link below `folder` leads back to a folder above it.
+
+    timm follows links: it would read the same images up to 40 times, or, with several such links, not come to an end.
+    """
+    pending: list[tuple[str, tuple[str, ...]]] = [(folder, (os.path.realpath(folder),))]
+    while pending:
+        current, above = pending.pop()
+        with os.scandir(current) as entries:
+            for entry in entries:
+                if not _is_folder(entry):
+                    continue
+                target = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
+                if entry.is_symlink() and any(
+                    os.path.join(path, '').startswith(os.path.join(target, '')) for path in above
+                ):
+                    raise DebiasError(f'{entry.path} is a link to a folder that it lies in ({target}): remove the link')
+                pending.append((entry.path, (*above, target)))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link to itself, for example: no folder, and no image either.
+        return False
+
+
 def split_dir(root: str, split: str) -> str:
     """Return the folder that timm reads for a split of an image folder."""
     return os.path.realpath(_search_split(root, split))
@@ -52,11 +80,15 @@ def _folders(root: str) -> str:
     return ', '.join(sorted(entry.name for entry in os.scandir(root) if entry.is_dir())[:8]) or 'none'
 
 
-def check_image_folder(dataset: Any) -> None:
+def check_image_folder(dataset: Any, decode: bool = True) -> None:
     """Check a timm `ImageDataset` over class folders: no image outside them, no empty class, every image readable.
 
     Other data sets pass unchecked. At most `MAX_DECODED` images are decoded, a fixed sample where there are more,
     which the log says.
+
+    Args:
+        dataset: The data set.
+        decode: Whether an unreadable image is a mistake.
 
     Raises:
         DebiasError: names the images without a class, the empty folders or the unreadable images.
@@ -71,6 +103,8 @@ def check_image_folder(dataset: Any) -> None:
             'their classes are unknown; move each into a folder named by its class'
         )
     _check_no_empty_class(Path(reader.root))
+    if not decode:
+        return
     paths = [path for path, _ in reader.samples]
     if len(paths) > MAX_DECODED:
         chosen = np.random.default_rng(0).choice(len(paths), MAX_DECODED, replace=False)
@@ -131,9 +165,10 @@ def _has_image(folder: Path, extensions: set[str]) -> bool:
 def _decode_error(path: str) -> str | None:
     try:
         with Image.open(path) as image:
+            check_depth(image)
             # Draft mode lets libjpeg decode at an eighth of the size; it still reads the file to its end.
             image.draft('RGB', (image.width // 8 + 1, image.height // 8 + 1))
             image.load()
     except Exception as error:  # Image decoders raise almost anything on a broken file.
-        return f'{path} ({error})'
+        return f'{path} ({reason(error)})'
     return None

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import timm.data
+from timm.data import ImageDataset
 from torch.utils.data import Dataset
 
 from ..errors import DebiasError, did_you_mean
-from .checks import check_split
+from .checks import check_no_link_loops, check_split, split_dir
+from .reading import CheckedImages
 from .shapes_textures import ShapesTextures
 
 SHAPES_TEXTURES = 'shapes_textures'
@@ -24,6 +26,8 @@ def create_dataset(
     **options: Any,
 ) -> Dataset:
     """Create the data set that `--dataset` and `--data-dir` name.
+
+    Its images are numbered or a stream; numbered ones that cannot be read raise `BadImageError`.
 
     Args:
         name: `shapes_textures`, empty for a folder of class folders, or `<type>/<name>` as in timm.
@@ -46,14 +50,17 @@ def create_dataset(
         if root is None or not Path(root).exists():
             raise DebiasError(f"--data-dir '{root}' does not exist")
         check_split(root, split)
+        if os.path.isdir(root):
+            check_no_link_loops(split_dir(root, split))
     elif name.partition('/')[0].lower() not in _TIMM_PREFIXES:
         known = [SHAPES_TEXTURES, *(f'{prefix}/…' for prefix in _TIMM_PREFIXES)]
         raise DebiasError(f"unknown data set '{name}'. {did_you_mean(name, known)}")
     try:
-        return timm.data.create_dataset(name, root=root, split=split, num_samples=num_samples, **options)
+        dataset = timm.data.create_dataset(name, root=root, split=split, num_samples=num_samples, **options)
     except (OSError, RuntimeError, ImportError, AssertionError) as error:
         where = os.path.join(root or '', split) if is_folder(name) else name
         raise DebiasError(f"data set '{where}': {' '.join(str(error).split()) or type(error).__name__}") from error
+    return CheckedImages(dataset) if type(dataset) is ImageDataset else dataset
 
 
 def is_folder(name: str) -> bool:

@@ -11,6 +11,7 @@ from timm.data.readers.img_extensions import get_img_extensions
 from ..errors import DebiasError
 from ..stylizers.base import MIN_SIZE
 from .checks import check_images
+from .reading import decode_image
 
 
 def find_images(folder: str | None, flag: str) -> list[Path]:
@@ -42,8 +43,7 @@ def find_images(folder: str | None, flag: str) -> list[Path]:
 
 def read_image(path: Path, size: tuple[int, int] | None = None) -> torch.Tensor:
     """Return an image as [3, H, W] in [0, 1]; where a `size` (H, W) is given, its largest centre crop at that size."""
-    with Image.open(path) as file:
-        image = file.convert('RGB')
+    image = decode_image(path)
     if size is not None:
         height, width = size
         factor = max(width / image.width, height / image.height)

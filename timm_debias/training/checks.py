@@ -32,6 +32,7 @@ def check_config(config: TrainConfig) -> None:
     _check_numbers(config)
     if config.model.freeze_backbone:
         _check_frozen(config)
+    _check_faults(config)
     build_criterion(config)
     check_debias(config)
 
@@ -90,6 +91,17 @@ def _check_numbers(config: TrainConfig) -> None:
         raise DebiasError(f'--amp needs a float32 model; leave out --amp or --model-dtype {config.device.model_dtype}')
     if config.model.pretrained_path and not config.model.pretrained:
         raise DebiasError('--pretrained-path is read only with --pretrained')
+
+
+def _check_faults(config: TrainConfig) -> None:
+    if config.faults.on_bad_image != 'skip':
+        return
+    advice = '--on-bad-image replace keeps batches as they are'
+    if config.augment.mixup_active:
+        raise DebiasError(f'--on-bad-image skip leaves odd batches, and --mixup and --cutmix mix pairs: {advice}')
+    if config.debias.debias_global_partners:
+        raise DebiasError(f'--on-bad-image skip leaves processes with batches of different sizes, and '
+                          f'--debias-global-partners needs equal ones: {advice}')  # fmt: skip
 
 
 def _check_frozen(config: TrainConfig) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from timm.utils import ParseKwargs
 
 from ..flags import flag
+from .config_faults import FaultsConfig
 from .config_loaders import NaflexConfig, SizesConfig
 from .config_task import DistillConfig, TaskConfig
 
@@ -317,4 +318,5 @@ class TrainConfig:
     sizes: SizesConfig
     naflex: NaflexConfig
     distill: DistillConfig
+    faults: FaultsConfig
     debias: DebiasConfig

@@ -1,26 +1,31 @@
 """Builds data sets, augmentation and loaders."""
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from timm.data import AugMixDataset, FastCollateMixup, Mixup, create_loader
+from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.target_transforms import MultiLabelTarget
+from torch.utils.data import IterableDataset
 from torchvision.transforms.functional import resize, to_tensor
 
 from ..data.checks import check_image_folder, check_same_classes, check_splits_differ, class_names
 from ..data.factory import create_dataset, is_folder
+from ..data.reading import label_error
 from ..errors import DebiasError
 from ..registration import register, uses_stylize
 from ..style_bank import StyleBank
 from ..stylizers import create_stylizer
 from .config import TrainConfig
+from .eval_loader import EvalLoader
 from .machine import Machine
 from .model import model_dtype
 from .naflex import build_naflex_eval_loader, build_naflex_train_loader
 from .posterize import repair_posterize
 from .seeded_loader import SeededLoader
-from .signals import init_worker
 
 _logger = logging.getLogger(__name__)
 
@@ -59,11 +64,12 @@ def build_datasets(config: TrainConfig, input_config: dict[str, Any], num_classe
         num_samples=data.train_num_samples,
         **common,
     )
-    check_image_folder(train)
+    stops = config.faults.on_bad_image == 'error'
+    check_image_folder(train, decode=stops)
     if not data.val_split:
         return train, None
     validation = create_dataset(data.dataset, root, data.val_split, num_samples=data.val_num_samples, **common)
-    check_image_folder(validation)
+    check_image_folder(validation, decode=stops)
     check_same_classes(train, validation)
     return train, validation
 
@@ -75,6 +81,15 @@ def check_labels(config: TrainConfig, train: Any, num_classes: int, machine: Mac
         raise DebiasError(f'the data has {len(names)} classes and the model {num_classes}: --num-classes {len(names)}')
     if names is not None and len(names) < num_classes and machine.is_primary:
         _logger.warning(f'The data has {len(names)} classes and the model {num_classes}: --num-classes {len(names)}?')
+    wrong = _label_out_of_range(train, num_classes)
+    if wrong is not None:
+        raise DebiasError(f'{wrong}: see --num-classes and --class-map')
+    policy = config.faults.on_bad_image
+    if policy != 'error' and (config.naflex.naflex_loader or isinstance(train, IterableDataset)):
+        raise DebiasError(
+            f'--on-bad-image {policy} needs images that are asked for by their number; streams and --naflex-loader '
+            'have readers of their own, which leave out what they cannot read and say so in the log: leave it out'
+        )
     per_process = len(train) // machine.world_size if hasattr(train, '__len__') else None
     batch_size = min(config.sizes.train_batch_sizes or [config.model.batch_size])
     if per_process is not None and per_process < batch_size:
@@ -82,6 +97,15 @@ def check_labels(config: TrainConfig, train: Any, num_classes: int, machine: Mac
             f'--batch-size {batch_size} is more than the {per_process} training images of a process, '
             'and training drops incomplete batches; choose a smaller one'
         )
+
+
+def _label_out_of_range(dataset: Any, num_classes: int) -> str | None:
+    """Return the first image of a folder whose label, from a class map, is no class of the model; None if all are."""
+    reader = getattr(dataset, 'reader', None)
+    if not isinstance(reader, ReaderImageFolder):
+        return None
+    errors = (f'{path}: {label_error(label, num_classes)}' for path, label in reader.samples)
+    return next((error for error in errors if not error.endswith(': None')), None)
 
 
 def register_augmentations(config: TrainConfig, train: Any, input_config: dict[str, Any]) -> None:
@@ -118,12 +142,13 @@ def build_train_loader(
     options = _train_options(config, input_config) | _loader_options(config, input_config, machine)
     augment = config.augment
     repair_posterize()
+    indices_below = None if config.task.multilabel else num_classes
     collate_fn = mixup_fn = None
     try:
         if config.naflex.naflex_loader:
             options['channels'] = input_config['input_size'][0]
             loader = build_naflex_train_loader(config, dataset, model, mixup_options, machine, **options)
-            return SeededLoader(loader, config.run.seed, machine), None
+            return SeededLoader(loader, config.run.seed, machine, num_classes=indices_below), None
         if mixup_options and config.run.no_prefetcher:
             mixup_fn = Mixup(**mixup_options)
         elif mixup_options:
@@ -140,13 +165,21 @@ def build_train_loader(
         )
     except (AssertionError, TypeError, ValueError) as error:
         raise DebiasError(f'the training loader cannot be made: {" ".join(str(error).split())}') from error
-    seeded = SeededLoader(loader, config.run.seed, machine, augment.aug_repeats, augment.mixup_off_epoch)
+    seeded = SeededLoader(
+        loader,
+        config.run.seed,
+        machine,
+        augment.aug_repeats,
+        augment.mixup_off_epoch,
+        config.faults.on_bad_image,
+        indices_below,
+    )
     return seeded, mixup_fn
 
 
 def build_eval_loader(
-    config: TrainConfig, dataset: Any, model: Any, input_config: dict[str, Any], machine: Machine
-) -> Any:
+    config: TrainConfig, dataset: Any, model: Any, input_config: dict[str, Any], num_classes: int, machine: Machine
+) -> EvalLoader:
     """Create a loader over `dataset` for validation."""
     options: dict[str, Any] = dict(
         batch_size=config.model.validation_batch_size or config.model.batch_size,
@@ -156,13 +189,17 @@ def build_eval_loader(
         crop_pct=input_config['crop_pct'],
         **_loader_options(config, input_config, machine),
     )
+    build: Callable[[Any], Any]
     if config.naflex.naflex_loader:
-        channels = input_config['input_size'][0]
-        loader = build_naflex_eval_loader(config, dataset, model, channels=channels, **options)
+        build = partial(
+            build_naflex_eval_loader, config, model=model, channels=input_config['input_size'][0], **options
+        )
     else:
-        loader = create_loader(dataset, input_size=input_config['input_size'], **options)
-    getattr(loader, 'loader', loader).worker_init_fn = init_worker
-    return loader
+        build = partial(create_loader, input_size=input_config['input_size'], **options)
+    indices_below = None if config.task.multilabel else num_classes
+    # In validation nothing stands for another image: one that `replace` would replace is left out.
+    policy = 'error' if config.faults.on_bad_image == 'error' else 'skip'
+    return EvalLoader(build, dataset, config.run.workers, policy, indices_below)
 
 
 def _train_options(config: TrainConfig, input_config: dict[str, Any]) -> dict[str, Any]:

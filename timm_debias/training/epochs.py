@@ -8,10 +8,11 @@ from typing import Any
 
 from timm.utils import distribute_bn
 
-from ..ranks import on_primary
+from ..ranks import gather, on_primary
+from .bad_images import BAD_IMAGES, update_bad_images
 from .checkpoint import unwritable
 from .config import TrainConfig
-from .loop import Meters, Run, train_one_epoch
+from .loop import Meters, Run, settle, train_one_epoch
 from .randomness import kept_random_state
 from .saver import Saver
 from .signals import Stopped, StopSignals
@@ -77,15 +78,19 @@ class Epochs:
         run, interval = self.run, self.run.config.run.val_interval
         batches = len(run.loader)
         if first_batch < batches:
-            train_one_epoch(run, epoch, meters, first_batch)
+            with run.loader.workers.watched():
+                train_one_epoch(run, epoch, meters, first_batch)
             self._share_batch_norm()
         train_metrics = meters.compute()
+        self._count_faults(epoch, 'train', train_metrics, meters.bad, meters.skipped)
         is_milestone = epoch + 1 in (run.config.run.save_epochs or ())
         if (epoch + 1) % interval and epoch + 1 != run.num_epochs and not is_milestone:
             if run.scheduler is not None:
                 run.scheduler.step(epoch + 1, metric=None)
             return
         eval_metrics = self._validated(Position(epoch, batches), meters)
+        if eval_metrics:
+            self._count_faults(epoch, 'validation', eval_metrics, run.bad_in_validation)
         result: dict[str, Any] = {'epoch': epoch, 'train': dict(train_metrics)}
         if eval_metrics:
             result['validation'] = dict(eval_metrics)
@@ -120,11 +125,32 @@ class Epochs:
                 self._save_step(content, position)
             raise
 
+    def _count_faults(
+        self, epoch: int, split: str, metrics: Metrics, bad: list[list[Any]], skipped: int | None = None
+    ) -> None:
+        """Enter into the metrics what `--on-bad-image` and `--on-nonfinite` left out, and name the images in a file."""
+        faults = self.run.config.faults
+        if faults.on_bad_image != 'error':
+            rows = [[epoch, split, *row[1:]] for process in gather(self.run.machine, lambda: bad) for row in process]
+            metrics['bad_images'] = len(rows)
+            on_primary(self.run.machine, lambda: self._log_bad_images(epoch, split, rows))
+        if faults.on_nonfinite == 'skip' and skipped is not None:
+            metrics['skipped_updates'] = skipped
+
+    def _log_bad_images(self, epoch: int, split: str, rows: list[list[Any]]) -> None:
+        assert self.saver is not None
+        path = self.saver.folder / BAD_IMAGES
+        try:
+            update_bad_images(path, epoch, split, rows)
+        except OSError as error:
+            raise unwritable(path, error) from error
+
     def _after_update(self, epoch: int, batch: int, meters: Meters) -> None:
         position = Position(epoch, batch)
         stop = self.stop.agreed()
         if stop is None and not self._is_due(position):
             return
+        settle(self.run, meters)
         content = capture(self.run, self.args, position, meters, self.results)
         on_primary(self.run.machine, lambda: self._save_step(content, position))
         if stop is not None:

@@ -1,28 +1,33 @@
 """One epoch of training, read from top to bottom."""
 
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from timm.task.task import TrainingTask
-from timm.utils import NativeScaler, dispatch_clip_grad
+from timm.utils import dispatch_clip_grad
 
 from ..task import DebiasTask
 from .batches import batch_length, loss_scale
 from .config import TrainConfig
 from .freeze import train_classifier
 from .machine import Machine
+from .nonfinite import Batch, FiniteGuard
+from .precision import LossScaler
+from .randomness import set_random_states
 from .seeded_loader import SeededLoader
 
 _logger = logging.getLogger(__name__)
 
-_METERS = ('loss', 'loss_clean', 'loss_stylised', 'top1_clean', 'top1_stylised')
+LOSSES = ('loss', 'loss_clean', 'loss_stylised')
+_METERS = (*LOSSES, 'top1_clean', 'top1_stylised')
 """Entries of a task's result that are averaged over an epoch, where the task gives them."""
 
 
@@ -36,7 +41,7 @@ class Run:
     loader: SeededLoader
     optimizer: torch.optim.Optimizer
     scheduler: Any = None
-    scaler: NativeScaler | None = None
+    scaler: LossScaler | None = None
     autocast: Callable[[], AbstractContextManager] = nullcontext
     mixup_fn: Any = None
     num_epochs: int = 0
@@ -45,6 +50,12 @@ class Run:
     """Called as (images, epoch, update) whenever a line is logged, in the primary process."""
     on_update: Callable[[int, int, 'Meters'], None] | None = None
     """Called as (epoch, batches so far, meters) after each update but the last of an epoch, in every process."""
+
+    bad_in_validation: list[list[Any]] = field(default_factory=list)
+    """Rows of this process's images that validation could not read last."""
+
+    def __post_init__(self) -> None:
+        self.guard = FiniteGuard(self.config.faults.on_nonfinite, self.machine, self.task, self.optimizer)
 
     @property
     def model(self) -> Any:
@@ -81,17 +92,16 @@ def train_one_epoch(run: Run, epoch: int, meters: 'Meters', first_batch: int = 0
         group = min(accum_steps, batches - update * accum_steps)  # The last group may be smaller.
         is_update = place == group - 1
         images, target = _to_device(run, images, target)
-        if isinstance(run.task, DebiasTask):
-            run.task.set_position(epoch, update)
-        with nullcontext() if is_update else run.task.no_sync():
-            with run.autocast():
-                result = run.task(images, target)
-            length = batch_length(images)
-            scale = loss_scale(run.config, length, run.mean_batch_size, run.machine)
-            _backward(run, result['loss'] * scale / group, is_update)
-        meters.update(result, length)
+        if place == 0:
+            run.guard.begin(epoch, update, {'sums': dict(meters.sums), 'count': meters.count})
+        meters.bad += [bad.row() for bad in run.loader.report.bad]
+        batch_held = run.guard.hold(images, target, 1 / group, run.loader.report)
+        _accumulate(run, batch_held, is_update, meters)
         if not is_update:
             continue
+        if settle(run, meters):  # The update before this one is undone, and this one was computed after it.
+            _compute_again(run, meters)
+        _step(run)
         run.optimizer.zero_grad()
         _synchronize(run)
         updates = epoch * run.updates_per_epoch + update + 1
@@ -104,8 +114,68 @@ def train_one_epoch(run: Run, epoch: int, meters: 'Meters', first_batch: int = 0
             run.scheduler.step_update(num_updates=updates)
         if run.on_update is not None and batch + 1 < batches:
             run.on_update(epoch, batch + 1, meters)
+    settle(run, meters)
     if hasattr(run.optimizer, 'sync_lookahead'):
         run.optimizer.sync_lookahead()
+
+
+def settle(run: Run, meters: 'Meters') -> bool:
+    """Wait until it is known whether the last update was finite; return whether it was not and is undone.
+
+    To be called before anything is saved.
+
+    Raises:
+        DebiasError: it was not, and training is to stop.
+    """
+    undone = run.guard.undone()
+    if undone is not None:
+        meters.undo(undone.meters)
+    return undone is not None
+
+
+def _accumulate(run: Run, batch: Batch, is_last: bool, meters: 'Meters') -> None:
+    """Add the gradients of a batch to those of its update."""
+    update = run.guard.update
+    if isinstance(run.task, DebiasTask) and update is not None:
+        run.task.set_position(update.epoch, update.number)
+    with nullcontext() if is_last else run.task.no_sync():
+        with run.autocast():
+            result = run.task(batch.images, batch.target)
+        length = batch_length(batch.images)
+        loss = result['loss'] * loss_scale(run.config, length, run.mean_batch_size, run.machine) * batch.share
+        second_order = getattr(run.optimizer, 'is_second_order', False)
+        if run.scaler is not None:
+            run.scaler.backward(loss, create_graph=second_order)
+        else:
+            loss.backward(create_graph=second_order)
+    batch.losses = {name: result[name].detach() for name in LOSSES if name in result}
+    meters.update(result, length)
+
+
+def _compute_again(run: Run, meters: 'Meters') -> None:
+    """Compute the gradients of the update that has begun from its batches, with the same random numbers."""
+    assert run.guard.update is not None
+    batches = run.guard.update.batches
+    for batch in batches:
+        set_random_states(run.task, batch.random, run.machine.device)
+        _accumulate(run, batch, batch is batches[-1], meters)
+
+
+def _step(run: Run) -> None:
+    """Step the optimizer, with clipped gradients if so asked."""
+    clip, mode = run.config.optimizer.clip_grad, run.config.optimizer.clip_mode
+    parameters = run.task.get_clip_parameters(exclude_head='agc' in mode) if clip is not None else None
+    scaler = run.scaler
+    if scaler is not None:
+        run.guard.step(lambda: scaler.step(run.optimizer, clip, mode, parameters), lambda: scaler.scale < 1)
+        return
+
+    def step() -> None:
+        if clip is not None:
+            dispatch_clip_grad(parameters, value=clip, mode=mode)
+        run.optimizer.step()
+
+    run.guard.step(step)
 
 
 def _set_mixing(run: Run, epoch: int) -> None:
@@ -134,35 +204,22 @@ def _synchronize(run: Run) -> None:
         getattr(torch, device).synchronize()
 
 
-def _backward(run: Run, loss: torch.Tensor, is_update: bool) -> None:
-    clip, mode = run.config.optimizer.clip_grad, run.config.optimizer.clip_mode
-    second_order = getattr(run.optimizer, 'is_second_order', False)
-    parameters = run.task.get_clip_parameters(exclude_head='agc' in mode) if clip is not None else None
-    if run.scaler is not None:
-        run.scaler(
-            loss,
-            run.optimizer,
-            clip_grad=clip,
-            clip_mode=mode,
-            parameters=parameters,
-            create_graph=second_order,
-            need_update=is_update,
-        )
-        return
-    loss.backward(create_graph=second_order)
-    if is_update:
-        if clip is not None:
-            dispatch_clip_grad(parameters, value=clip, mode=mode)
-        run.optimizer.step()
-
-
 class Meters:
-    """Means over the images of an epoch, summed on the device so that no step waits for the host."""
+    """Means over the images of an epoch, summed on the device so that no step waits for the host.
+
+    Attributes:
+        sums: Sums of the results over the images of this process.
+        count: Number of those images.
+        skipped: Updates that were undone because they were not finite.
+        bad: Rows of this process's images that could not be read (`BadImage.row`).
+    """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.sums: dict[str, torch.Tensor] = {}
         self.count = 0
+        self.skipped = 0
+        self.bad: list[list[Any]] = []
 
     def update(self, result: dict[str, torch.Tensor], count: int) -> None:
         """Add the results of a task for a batch of `count` images."""
@@ -174,22 +231,30 @@ class Meters:
                 self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def compute(self) -> 'OrderedDict[str, float]':
-        """Return the means over the images of all processes; to be called by all."""
+        """Return the means over the images of all processes, NaN of none; to be called by all."""
         if not self.machine.distributed:
-            return OrderedDict((name, total.item() / self.count) for name, total in self.sums.items())
+            return OrderedDict((name, total.item() / (self.count or math.nan)) for name, total in self.sums.items())
         totals = torch.stack([*self.sums.values(), torch.tensor(float(self.count), device=self.machine.device)])
         dist.all_reduce(totals)
         *sums, count = totals.tolist()
-        return OrderedDict((name, total / count) for name, total in zip(self.sums, sums, strict=True))
+        return OrderedDict((name, total / (count or math.nan)) for name, total in zip(self.sums, sums, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of this process."""
-        return {'sums': dict(self.sums), 'count': self.count}
+        return {'sums': dict(self.sums), 'count': self.count, 'skipped': self.skipped, 'bad': list(self.bad)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from what `state_dict` returned."""
         self.sums = {name: total.to(self.machine.device) for name, total in state['sums'].items()}
         self.count = state['count']
+        # Not in checkpoints of earlier versions.
+        self.skipped, self.bad = state.get('skipped', 0), list(state.get('bad', []))
+
+    def undo(self, state: dict[str, Any]) -> None:
+        """Go back to the sums and the count before an update that is undone, and count that."""
+        self.sums = {name: state['sums'].get(name, torch.zeros_like(total)) for name, total in self.sums.items()}
+        self.count = state['count']
+        self.skipped += 1
 
 
 class _Progress:

@@ -52,6 +52,29 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
         torch.get_device_module(device).set_rng_state(state[device.type])
 
 
+def random_states(task: Any, device: torch.device) -> dict[str, Any]:
+    """Return the states of all generators that a task's forward pass draws from, as `random_state` does."""
+    own = {name: generator.get_state() for name, generator in _generators(task)}
+    return {'random': random_state(device), 'generators': own}
+
+
+def set_random_states(task: Any, states: dict[str, Any], device: torch.device) -> None:
+    """Set the generators to what `random_states` returned."""
+    set_random_state(states['random'], device)
+    for name, generator in _generators(task):
+        if name in states['generators']:
+            generator.set_state(states['generators'][name])
+
+
+def _generators(task: Any) -> Iterator[tuple[str, torch.Generator]]:
+    """Yield the generators that a task and its parts own: of partners, and of the moving average's rounding."""
+    owners = {'task': task, 'mix': getattr(task, 'mix', None), 'ema': task.get_trainable_module(ema=True)}
+    for owner_name, owner in owners.items():
+        for name, value in vars(owner).items() if owner is not None else ():
+            if isinstance(value, torch.Generator):
+                yield f'{owner_name}.{name}', value
+
+
 @contextlib.contextmanager
 def kept_random_state(device: torch.device | None = None) -> Iterator[None]:
     """Leave all generators as they were before the `with` block; those of the CPU alone where `device` is None."""

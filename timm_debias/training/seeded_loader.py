@@ -8,8 +8,7 @@ processes whose batches add up to the same.
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +16,14 @@ from timm.data import FastCollateMixup
 from timm.data.scheduled_sampler import ScheduledBatchSampler
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, get_worker_info
 
+from ..data.reading import Failure, image_name, label_error
 from ..errors import DebiasError
+from .bad_images import BadImage, Delivered, Item, Report, Samples, refusal, report_of
 from .machine import Machine
 from .randomness import derive_seed, kept_random_state, seed_host
 from .sampler import BatchesFrom, EpochSampler, SampleKey
 from .signals import init_worker
+from .workers import Workers, host_generators
 
 
 class SeededLoader:
@@ -33,13 +35,26 @@ class SeededLoader:
         machine: The process's place among those of the run, which share one order of the images.
         repeats: Samples in a row that show the same image, as timm's `--aug-repeats`.
         mixup_off_epoch: Epoch from which `FastCollateMixup` does not mix; 0 for never.
+        on_bad_image: What to do at an image that cannot be read: `error`, `skip` or `replace`. Streams and NaFlex
+            batches are left to their readers.
+        num_classes: Class indices must lie below; unchecked where None.
+
+    Attributes:
+        report: What the batch that was given last is made of.
 
     Raises:
         DebiasError: the data is less than one batch of all processes.
     """
 
     def __init__(
-        self, loader: Any, seed: int, machine: Machine, repeats: float = 0.0, mixup_off_epoch: int = 0
+        self,
+        loader: Any,
+        seed: int,
+        machine: Machine,
+        repeats: float = 0.0,
+        mixup_off_epoch: int = 0,
+        on_bad_image: str = 'error',
+        num_classes: int | None = None,
     ) -> None:
         self.seed = seed
         self.machine = machine
@@ -48,19 +63,26 @@ class SeededLoader:
         inner = loader.loader if has_prefetcher else loader
         self.is_stream = isinstance(inner.dataset, IterableDataset)
         self._first = 0
+        self.report = Report()
+        name = partial(_stream_name if self.is_stream else image_name, inner.dataset)
+        self.workers = Workers(inner.num_workers, name)
         options: dict[str, Any] = {}
         if self.is_stream:
-            self._stream = _SeededStream(inner.dataset, seed, machine.rank, keyed=inner.batch_size is not None)
+            keyed = inner.batch_size is not None
+            self._stream = _SeededStream(inner.dataset, seed, machine.rank, keyed, self.workers, num_classes)
             options.update(dataset=self._stream, batch_size=inner.batch_size, drop_last=inner.drop_last)
         else:
             sampler = EpochSampler(len(inner.dataset), seed, machine.rank, machine.world_size, max(repeats, 1.0))
             self._sampler = sampler
             self.batch_sampler = _rebuilt_batches(inner, sampler)
             self._batches = BatchesFrom(self.batch_sampler)
-            options.update(dataset=_SeededDataset(inner.dataset, seed), batch_sampler=self._batches)
-        if inner.batch_size is not None or not self.is_stream:
-            options.update(collate_fn=_SeededCollate(inner.collate_fn, seed, mixup_off_epoch))
-        rebuilt = DataLoader(
+            samples = Samples(inner.dataset, seed, on_bad_image, num_classes)
+            options.update(dataset=_SeededDataset(samples, self.workers), batch_sampler=self._batches)
+        has_reports = inner.batch_size is not None or not self.is_stream
+        if has_reports:
+            named = None if self.is_stream else inner.dataset
+            options.update(collate_fn=_SeededCollate(inner.collate_fn, seed, mixup_off_epoch, named, on_bad_image))
+        rebuilt: Any = DataLoader(
             num_workers=inner.num_workers,
             pin_memory=inner.pin_memory,
             worker_init_fn=init_worker,
@@ -69,6 +91,7 @@ class SeededLoader:
             persistent_workers=inner.num_workers > 0 and not self.is_stream,
             **options,
         )
+        self._delivered = rebuilt = Delivered(rebuilt, on_bad_image) if has_reports else rebuilt
         self._erasing = None
         if has_prefetcher:
             loader.loader = rebuilt
@@ -102,32 +125,38 @@ class SeededLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[tuple[Any, torch.Tensor]]:
-        """Return an iterator over images and targets, as timm's loader gives them, from the position on."""
-        return islice(iter(self.loader), self._first, None)
+        """Yield images and targets, as timm's loader gives them, from the position on.
+
+        Raises:
+            DebiasError: an image that cannot be read, or a label of no class.
+        """
+        for number, batch in enumerate(self.loader):
+            report = self._delivered.report() if isinstance(self._delivered, Delivered) else Report()
+            if number >= self._first:
+                self.report = report
+                yield batch
 
 
 class _SeededDataset(Dataset):
-    """Asks a data set for images by `SampleKey`, all generators seeded for each sample."""
+    """Asks for samples by `SampleKey`."""
 
-    def __init__(self, dataset: Any, seed: int) -> None:
-        self.dataset = dataset
-        self.seed = seed
+    def __init__(self, samples: Samples, workers: Workers) -> None:
+        self.samples = samples
+        self.workers = workers
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.samples.dataset)
 
-    def __getitems__(self, keys: Sequence[Any]) -> list[tuple[SampleKey, Any]]:
-        with _host_generators():
+    def __getitems__(self, keys: Sequence[Any]) -> list[Item]:
+        with host_generators():
             return [self._sample(key) for key in keys]
 
-    def _sample(self, key: Any) -> tuple[SampleKey, Any]:
-        if isinstance(key, SampleKey):
-            wanted: Any = key.image
-        else:  # A batch sampler with a schedule of sizes adds the number of the size.
-            key, size = key
-            wanted = (key.image, size)
-        seed_host(derive_seed(self.seed, key.epoch, key.position))
-        return key, self.dataset[wanted]
+    def _sample(self, key: Any) -> Item:
+        size: tuple[int, ...] = ()
+        if not isinstance(key, SampleKey):  # A batch sampler with a schedule of sizes adds the number of the size.
+            key, *size = key
+        with self.workers.reading(key.image):
+            return self.samples.read(key, tuple(size))
 
 
 class _SeededStream(IterableDataset):
@@ -137,14 +166,20 @@ class _SeededStream(IterableDataset):
         dataset: timm's iterable data set.
         seed: Seed of the run.
         rank: Number of this process.
-        keyed: Yield a `SampleKey` with each sample.
+        keyed: Yield what `Samples.read` returns; else the samples alone.
+        workers: Notes which sample a data worker reads.
+        num_classes: Class indices of keyed samples must lie below; unchecked where None.
     """
 
-    def __init__(self, dataset: Any, seed: int, rank: int, keyed: bool) -> None:
+    def __init__(
+        self, dataset: Any, seed: int, rank: int, keyed: bool, workers: Workers, num_classes: int | None
+    ) -> None:
         self.dataset = dataset
         self.seed = seed
         self.rank = rank
         self.keyed = keyed
+        self.workers = workers
+        self.num_classes = num_classes
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -165,31 +200,55 @@ class _SeededStream(IterableDataset):
         samples = iter(dataset)
         number = 0
         while True:
-            with _host_generators():
+            with host_generators(), self.workers.reading(number):
                 seed_host(derive_seed(self.seed, self.epoch, self.rank, worker, workers, number))
                 sample = next(samples, None)
             if sample is None:
                 return
-            yield (SampleKey(number, self.epoch, number * workers + worker), sample) if self.keyed else sample
+            key = SampleKey(number, self.epoch, number * workers + worker)
+            yield self._item(key, sample) if self.keyed else sample
             number += 1
+
+    def _item(self, key: SampleKey, sample: Any) -> Item:
+        wrong = label_error(sample[1], self.num_classes) if self.num_classes is not None else None
+        if wrong is None:
+            return key, sample, ()
+        failure = Failure(key.image, wrong, fatal=True)
+        return key, None, (BadImage(key.epoch, key.position, failure, self.workers.name(key.image)),)
 
 
 class _SeededCollate:
-    """Collates a batch, with generators seeded by its first sample where that mixes images."""
+    """Collates a batch and its `Report`, with generators seeded by its first sample where that mixes images.
 
-    def __init__(self, collate: Any, seed: int, mixup_off_epoch: int) -> None:
+    Args:
+        collate: Collates samples.
+        seed: Seed of the run.
+        mixup_off_epoch: Epoch from which images are not mixed.
+        dataset: Knows the names of the images, None where they have none.
+        policy: That of bad images.
+    """
+
+    def __init__(self, collate: Any, seed: int, mixup_off_epoch: int, dataset: Any, policy: str) -> None:
         self.collate = collate
         self.seed = seed
         self.mixup_off_epoch = mixup_off_epoch
+        self.dataset = dataset
+        self.policy = policy
 
-    def __call__(self, items: Sequence[tuple[SampleKey, Any]]) -> Any:
-        keys, samples = zip(*items, strict=True)
+    def __call__(self, items: Sequence[Item]) -> tuple[Any, Any, Report]:
+        report = report_of(items, self.dataset)
+        samples = [sample for _, sample, _ in items if sample is not None]
+        # A batch that will be refused may be one that cannot be collated.
+        images, targets = (None, None) if refusal(report, self.policy) else self._collated(report.keys, samples)
+        return images, targets, report
+
+    def _collated(self, keys: Sequence[SampleKey], samples: list[Any]) -> Any:
         if not isinstance(self.collate, FastCollateMixup):
             return self.collate(samples)
         epoch = keys[0].epoch
         # Decided here, by the epoch of the samples: a switch in the training process would not reach the workers.
         self.collate.mixup_enabled = not self.mixup_off_epoch or epoch < self.mixup_off_epoch
-        with _host_generators():
+        with host_generators():
             seed_host(derive_seed(self.seed, epoch, keys[0].position, 'mixup'))
             return self.collate(samples)
 
@@ -236,6 +295,5 @@ def _rebuilt_batches(loader: DataLoader, sampler: EpochSampler) -> Any:
     )
 
 
-def _host_generators() -> AbstractContextManager:
-    """Keep the generators of the training process; those of a worker serve nothing but samples."""
-    return kept_random_state() if get_worker_info() is None else nullcontext()
+def _stream_name(dataset: Any, number: int) -> str:
+    return f'sample {number} of its part of the stream'

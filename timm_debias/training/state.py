@@ -16,7 +16,7 @@ from ..errors import DebiasError
 from ..ranks import gather
 from .checkpoint import ENTRY
 from .loop import Meters, Run
-from .randomness import derive_seed, random_state, seed_host, set_random_state
+from .randomness import derive_seed, random_states, seed_host, set_random_states
 
 _logger = logging.getLogger(__name__)
 
@@ -139,10 +139,10 @@ def _plateau_state(run: Run) -> dict[str, Any] | None:
 def _process_state(run: Run, meters: Meters | None) -> dict[str, Any]:
     """Return what differs between the processes of a run."""
     return {
-        'random': random_state(run.machine.device),
-        'generators': {name: generator.get_state() for name, generator in _generators(run)},
+        **random_states(run.task, run.machine.device),
         'meters': meters.state_dict() if meters is not None else None,
         'buffers': {name: buffer.cpu() for name, buffer in _own_buffers(run)},
+        'skipped_in_a_row': run.guard.skipped_in_a_row,
     }
 
 
@@ -160,24 +160,13 @@ def _restore_process(run: Run, entry: dict[str, Any], position: Position, meters
             torch.get_device_module(machine.device).manual_seed(seed)
         return
     state = processes[machine.rank]
-    set_random_state(state['random'], machine.device)
-    for name, generator in _generators(run):
-        if name in state['generators']:
-            generator.set_state(state['generators'][name])
+    set_random_states(run.task, state, machine.device)
+    run.guard.skipped_in_a_row = state.get('skipped_in_a_row', 0)
     if state['meters'] is not None:
         meters.load_state_dict(state['meters'])
     for name, buffer in _own_buffers(run):
         if name in state['buffers']:
             buffer.copy_(state['buffers'][name])
-
-
-def _generators(run: Run) -> Iterator[tuple[str, torch.Generator]]:
-    """Yield the generators that the task and its parts own: of partners, and of the moving average's rounding."""
-    owners = {'task': run.task, 'mix': getattr(run.task, 'mix', None), 'ema': run.task.get_trainable_module(ema=True)}
-    for owner_name, owner in owners.items():
-        for name, value in vars(owner).items() if owner is not None else ():
-            if isinstance(value, torch.Generator):
-                yield f'{owner_name}.{name}', value
 
 
 def _own_buffers(run: Run) -> Iterator[tuple[str, torch.Tensor]]:

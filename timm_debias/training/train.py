@@ -4,7 +4,6 @@ import argparse
 import json
 import logging
 from collections import OrderedDict
-from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import Any
 
 import torch
 from timm.models import safe_model_name
-from timm.task import evaluation_sample_limit
 from timm.task.task import TrainingTask
-from timm.utils import NativeScaler, random_seed
+from timm.utils import random_seed
 
 from ..data.factory import SHAPES_TEXTURES, create_dataset
 from ..errors import DebiasError
@@ -26,15 +24,18 @@ from .checkpoint import newest_intact, read_checkpoint, unwritable
 from .config import TrainConfig
 from .data import build_datasets, build_eval_loader, build_train_loader, check_labels, register_augmentations
 from .epochs import Epochs, Metrics, eval_metric
+from .eval_loader import EvalLoader
 from .input_size import check_input_size
 from .loop import Meters, Run
 from .machine import Machine
 from .model import build_model, build_task, resolve_input
 from .optim import build_optimizer, build_scheduler, last_epoch, resolve_lr
+from .precision import autocast_of, scaler_of
 from .preview import save_preview
 from .saver import Saver
 from .state import Position, restore, set_schedule
 from .trackers import start_trackers
+from .update_file import save_update
 
 _logger = logging.getLogger(__name__)
 
@@ -63,24 +64,25 @@ def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine
     check_labels(config, train_set, num_classes, machine)
     register_augmentations(config, train_set, input_config)
     loader, mixup_fn = build_train_loader(config, train_set, model, input_config, num_classes, machine)
-    eval_loaders = _eval_loaders(config, val_set, model, input_config, machine)
+    eval_loaders = _eval_loaders(config, val_set, model, input_config, num_classes, machine)
     batch_size = mean_batch_size(config, loader)
     config = resolve_lr(config, batch_size, machine)
 
     task = build_task(config, model, input_config, num_classes, machine)
     optimizer = build_optimizer(config, task.get_trainable_module() or model)
-    autocast, scaler = _mixed_precision(config, machine)
     run_dir = on_primary(machine, lambda: _run_dir(config, input_config))
     checkpoint = _checkpoint(config, run_dir, machine)
     _prepare(config, task, machine)
 
-    run = Run(config, machine, task, loader, optimizer, scaler=scaler, autocast=autocast, mixup_fn=mixup_fn)
+    precision: dict[str, Any] = dict(scaler=scaler_of(config, machine), autocast=partial(autocast_of, config, machine))
+    run = Run(config, machine, task, loader, optimizer, mixup_fn=mixup_fn, **precision)
     run.mean_batch_size = batch_size
     run.scheduler, num_epochs = build_scheduler(config, optimizer, run.updates_per_epoch)
     run.num_epochs = last_epoch(config, num_epochs)
     position, meters, results = _start(run, args, checkpoint)
     savers: list[Saver] = []
     on_primary(machine, lambda: savers.append(_saver(config, run_dir, checkpoint, args_text)))
+    run.guard.save = partial(save_update, run, args, run_dir)
     if machine.is_primary:
         start_trackers(config, args, run_dir.name)
         if config.run.save_images:
@@ -127,19 +129,19 @@ def _start(
 
 
 def _eval_loaders(
-    config: TrainConfig, val_set: Any, model: Any, input_config: dict[str, Any], machine: Machine
-) -> dict[str, Any]:
+    config: TrainConfig, val_set: Any, model: Any, input_config: dict[str, Any], num_classes: int, machine: Machine
+) -> dict[str, EvalLoader]:
     """Return the loaders of `validation` and, for `shapes_textures`, of its `conflict` images."""
     if val_set is None:
         return {}
-    loaders = {'validation': build_eval_loader(config, val_set, model, input_config, machine)}
+    loaders = {'validation': build_eval_loader(config, val_set, model, input_config, num_classes, machine)}
     if config.data.dataset == SHAPES_TEXTURES:
         conflict = create_dataset(SHAPES_TEXTURES, None, 'conflict', input_config['input_size'][-1])
-        loaders['conflict'] = build_eval_loader(config, conflict, model, input_config, machine)
+        loaders['conflict'] = build_eval_loader(config, conflict, model, input_config, num_classes, machine)
     return loaders
 
 
-def _validate(run: Run, loaders: dict[str, Any]) -> Metrics:
+def _validate(run: Run, loaders: dict[str, EvalLoader]) -> Metrics:
     """Validate the model, or its moving average where there is one."""
     metrics: Metrics = OrderedDict()
     models: dict[str, Any] = {'Test': run.task.get_eval_model()}
@@ -150,7 +152,7 @@ def _validate(run: Run, loaders: dict[str, Any]) -> Metrics:
     return metrics
 
 
-def _validate_model(run: Run, loaders: dict[str, Any], model: Any, name: str) -> Metrics:
+def _validate_model(run: Run, loaders: dict[str, EvalLoader], model: Any, name: str) -> Metrics:
     options: dict[str, Any] = dict(
         autocast=run.autocast(),
         channels_last=run.config.model.channels_last,
@@ -158,23 +160,16 @@ def _validate_model(run: Run, loaders: dict[str, Any], model: Any, name: str) ->
     )
     device = run.machine.device
     log_interval = run.config.run.log_interval if run.machine.is_primary else 0
-    evaluator = run.task.create_evaluator(max_samples=evaluation_sample_limit(loaders['validation']))
-    metrics: Metrics = evaluate(
-        model, loaders['validation'], device, evaluator=evaluator, log_interval=log_interval, name=name, **options
-    )
+    loader = loaders['validation']
+    evaluator = run.task.create_evaluator(max_samples=loader.limit)
+    with loader.counted_by(evaluator):
+        metrics: Metrics = evaluate(
+            model, loader, device, evaluator=evaluator, log_interval=log_interval, name=name, **options
+        )
+    run.bad_in_validation = [bad.row() for bad in loader.bad]
     if 'conflict' in loaders:
         metrics.update(evaluate_conflict(model, loaders['conflict'], device, **options))
     return metrics
-
-
-def _mixed_precision(config: TrainConfig, machine: Machine) -> tuple[Any, NativeScaler | None]:
-    """Return the context of each forward and, for float16 on CUDA, the scaler of the loss."""
-    if not config.device.amp:
-        return nullcontext, None
-    dtype = getattr(torch, config.device.amp_dtype)
-    autocast = partial(torch.autocast, device_type=machine.device.type, dtype=dtype)
-    needs_scaler = machine.device.type == 'cuda' and dtype == torch.float16
-    return autocast, NativeScaler(device=machine.device.type) if needs_scaler else None
 
 
 def _prepare(config: TrainConfig, task: TrainingTask, machine: Machine) -> None:

@@ -10,6 +10,7 @@ from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
+from ..data.reading import Failure, reason
 from .benchmarks import Benchmark, Images
 from .benchmarks.layout import size_error
 
@@ -66,16 +67,6 @@ def preprocessing(
         f'resized by {options["interpolation"]} and cropped ({options["crop_mode"]}) to {width}×{height}, '
         f'crop_pct {options["crop_pct"]:g}{border}'
     )
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An image that could not be used."""
-
-    index: int
-    reason: str
-    wrong_size: bool = False
-    """Whether it could be read, but has not the published size."""
 
 
 @dataclass(frozen=True)
@@ -170,9 +161,9 @@ class _Parts(Dataset):
         try:
             return index, transform(images[index]), None
         except WrongSizeError as error:
-            return index, None, Failure(index, str(error), wrong_size=True)
+            return index, None, Failure(index, str(error), fatal=True)
         except Exception as error:  # Image decoders raise almost anything on a broken file.
-            return index, None, Failure(index, ' '.join(str(error).split()) or type(error).__name__)
+            return index, None, Failure(index, reason(error))
 
 
 def _collate(samples: list[tuple[int, torch.Tensor | None, Failure | None]]) -> Batch:

@@ -6,8 +6,9 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any, get_type_hints
 
 import torch
@@ -22,6 +23,7 @@ from ..files import atomic_path
 from ..flags import Parser, add_config_flag, add_flags, config_from, parse_with_yaml
 from ..log import setup_logging
 from ..ranks import agree
+from ..training.eval_loader import EvalLoader
 from ..training.machine import Machine, init_machine
 from ..training.naflex import naflex_patch_size
 from .benchmarks import format_benchmarks
@@ -149,7 +151,7 @@ def validate(config: ValidateConfig) -> Results:
     patch_size = naflex_patch_size(model) if config.data.naflex_loader else None
     model, input_config = pool_at_test(config, model, input_config)
     datasets = {split: _dataset(config, input_config, split, num_classes) for split in _splits(config)}
-    loaders = {split: _loader(config, data, input_config, patch_size) for split, data in datasets.items()}
+    loaders = {split: _loader(config, data, input_config, patch_size, num_classes) for split, data in datasets.items()}
     model = prepare_model(config, model)
     context = autocast(config)
     metrics: dict[str, Any] = {}
@@ -233,8 +235,12 @@ def _dataset(config: ValidateConfig, input_config: dict[str, Any], split: str, n
 
 
 def _loader(
-    config: ValidateConfig, dataset: Any, input_config: dict[str, Any], patch_size: tuple[int, int] | None
-) -> Any:
+    config: ValidateConfig,
+    dataset: Any,
+    input_config: dict[str, Any],
+    patch_size: tuple[int, int] | None,
+    num_classes: int,
+) -> EvalLoader:
     data, run = config.data, config.run
     options: dict[str, Any] = dict(
         batch_size=run.batch_size,
@@ -251,11 +257,13 @@ def _loader(
         img_dtype=getattr(torch, run.model_dtype) if run.model_dtype else torch.float32,
     )
     input_size = input_config['input_size']
+    build: Callable[[Any], Any]
     if patch_size is not None:
-        return create_naflex_loader(
-            dataset, patch_size=patch_size, max_seq_len=data.naflex_max_seq_len, channels=input_size[0], **options
-        )
-    return create_loader(dataset, input_size=input_size, tf_preprocessing=data.tf_preprocessing, **options)
+        options.update(patch_size=patch_size, max_seq_len=data.naflex_max_seq_len, channels=input_size[0])
+        build = partial(create_naflex_loader, **options)
+    else:
+        build = partial(create_loader, input_size=input_size, tf_preprocessing=data.tf_preprocessing, **options)
+    return EvalLoader(build, dataset, run.workers, num_classes=num_classes, advice='mend or remove it')
 
 
 def _row(config: ValidateConfig, metrics: dict[str, Any], input_config: dict[str, Any], param_count: int) -> Results:

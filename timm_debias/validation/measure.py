@@ -216,7 +216,7 @@ class _Runner:
     def _report_failures(self, part: Part, batch: Batch, skipped: list[str]) -> None:
         for failure in batch.failures:
             name = part.images.name(failure.index)
-            if failure.wrong_size:
+            if failure.fatal:
                 raise DebiasError(f'{part.name}: {name} {failure.reason}')
             if self.config.suite.on_error == 'stop':
                 raise DebiasError(

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from timm.data.readers.img_extensions import get_img_extensions
 
+from ...data.reading import decode_image
 from ...errors import DebiasError
 from .base import Setting
 
@@ -39,8 +40,7 @@ class FolderImages:
 
     def __getitem__(self, index: int) -> Image.Image:
         """Return an RGB image."""
-        with Image.open(self.name(index)) as image:
-            return image.convert('RGB')
+        return decode_image(self.name(index))
 
     def name(self, index: int) -> str:
         """Return the path of an image."""
