@@ -80,7 +80,9 @@ def check_no_links(folder: Path, where: str) -> None:
     for place, folders, _ in os.walk(folder):
         for name in folders:
             if os.path.islink(os.path.join(place, name)):
-                raise DebiasError(f'{where} {folder}: {os.path.join(place, name)} is a link to another folder; remove it')
+                raise DebiasError(
+                    f'{where} {folder}: {os.path.join(place, name)} is a link to another folder; remove it'
+                )
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..corruptions import ALL
+from ..corruptions import list_corruptions
 from ..errors import DebiasError
 from ..files import check_no_links, write_text
 from ..schema import Check, count, list_of, record, text
@@ -75,7 +75,7 @@ def _size(value: Any, where: str) -> None:
 
 
 def _corruption(value: Any, where: str) -> None:
-    if value not in ALL:  # It becomes part of paths.
+    if value not in list_corruptions():  # It becomes part of paths.
         raise ValueError(f"{where}: '{value}' is no corruption")
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from timm.optim import list_optimizers
 
 from ..checks import check_device, check_model_name
+from ..downloads import check_url
 from ..errors import DebiasError, did_you_mean
+from ..files import below
 from ..stylizers import list_stylizers
 from .combinations import check_combinations, refuse_with_debias
 from .config import DebiasConfig, TrainConfig
@@ -66,6 +68,11 @@ def _check_files(config: TrainConfig) -> None:
     for name, path in files.items():
         if path and not os.path.isfile(path):
             raise DebiasError(f"{name} '{path}': no such file")
+    if config.run.experiment:
+        below(Path(config.run.output or 'output/train'), config.run.experiment, '--experiment')
+    url = config.model.pretrained_cfg_overlay.get('url')
+    if url:
+        check_url(str(url))
 
 
 def _check_numbers(config: TrainConfig) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..escaping import csv_cell, markdown_text
 from .results import write_json, write_result
 
 _NOT_COLUMNS = ('weights', 'settings', 'absent', 'benchmarks')
@@ -28,7 +29,7 @@ def format_row(results: Mapping[str, Any]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(row), lineterminator='\n')
     writer.writeheader()
-    writer.writerow(row)
+    writer.writerow({key: csv_cell(value) for key, value in row.items()})
     return file.getvalue()
 
 
@@ -40,24 +41,26 @@ def table_row(results: Mapping[str, Any]) -> dict[str, Any]:
 def format_results(results: Mapping[str, Any]) -> str:
     """Return the headline figures as a Markdown table, the protocols, and the categories of cue conflict."""
     lines = [
-        f'# {results["model"]}',
+        f'# {markdown_text(results["model"])}',
         '',
-        f'{results["param_count"]} M parameters, weights {results["weights"][:12]}. All figures in percent; in '
-        'brackets, the Wilson 95 % interval of an accuracy.',
+        f'{results["param_count"]} M parameters, weights {markdown_text(results["weights"][:12])}. All figures in '
+        'percent; in brackets, the Wilson 95 % interval of an accuracy.',
         '',
         '| benchmark | figure | value | images |',
         '| --- | --- | --- | --- |',
     ]
     for name, entry in results['benchmarks'].items():
-        images = ', '.join(filter(None, [f'{entry["images"]:,}', mark_of(entry)]))
+        images = ', '.join(filter(None, [f'{entry["images"]:,}', markdown_text(mark_of(entry))]))
         for key in entry['headline']:
-            lines.append(f'| {name} | {key} | {_value(entry, key)} | {images} |')
+            lines.append(f'| {markdown_text(name)} | {markdown_text(key)} | {_value(entry, key)} | {images} |')
     if 'cue-conflict' in results['benchmarks']:
         lines += ['', *_cue_conflict(results['benchmarks']['cue-conflict']['metrics'])]
     lines += ['', '## Protocols', '']
     for name, entry in results['benchmarks'].items():
-        lines.append(f'- {name}: {"; ".join([entry["protocol"], *entry["notes"]])}.')
-    lines += [f'- {name}: not measured, {reason}.' for name, reason in results['absent'].items()]
+        lines.append(f'- {markdown_text(name)}: {markdown_text("; ".join([entry["protocol"], *entry["notes"]]))}.')
+    lines += [
+        f'- {markdown_text(name)}: not measured, {markdown_text(reason)}.' for name, reason in results['absent'].items()
+    ]
     return '\n'.join(lines) + '\n'
 
 
@@ -89,7 +92,7 @@ def _cue_conflict(metrics: Mapping[str, Any]) -> list[str]:
     lines = ['## Cue conflict', '', '| shape | images | by shape | by texture | shape bias |', '| --- |' + ' --- |' * 4]
     for category, row in metrics['categories'].items():
         bias = '–' if row['shape_bias'] is None else f'{row["shape_bias"]:.2f}'
-        lines.append(f'| {category} | {row["images"]} | {row["shape"]} | {row["texture"]} | {bias} |')
+        lines.append(f'| {markdown_text(category)} | {row["images"]} | {row["shape"]} | {row["texture"]} | {bias} |')
     for name, bias in metrics['published_shape_bias'].items():
-        lines.append(f'| all: {name}, published | | | | {bias:.2f} |')
+        lines.append(f'| all: {markdown_text(name)}, published | | | | {bias:.2f} |')
     return lines
