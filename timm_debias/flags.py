@@ -213,7 +213,8 @@ def _checked(where: str, key: str, value: Any, action: argparse.Action) -> Any:
             raise DebiasError(f"{where}: '{key}' is a switch: expected true or false, found {value!r}")
         return value
     many = action.nargs in ('+', '*') or isinstance(action.nargs, int)
-    if many != isinstance(value, list):
+    nested = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, (dict, list, set))]
+    if nested or many != isinstance(value, list):
         raise DebiasError(f"{where}: '{key}': expected {'a list' if many else 'one value'}, found {value!r}")
     convert = action.type if callable(action.type) else str
     try:

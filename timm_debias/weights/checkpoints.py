@@ -70,6 +70,8 @@ def read_checkpoint(path: Path, use_ema: bool = False) -> Checkpoint:
     state, aux = split_aux_state(_unwrap(_tensors(path, weights)))
     if isinstance(task_state, dict) and isinstance(task_state.get('aux_bn'), dict):
         aux = _unwrap(_tensors(path, task_state['aux_bn']))
+    if not state:
+        raise DebiasError(f'{path}: holds auxiliary batch norm and no weights of a model')
     check_finite({**state, **aux}, path)
     args = content.get('args') if plain_key else None
     metric = content.get('metric') if plain_key else None
@@ -89,7 +91,7 @@ def _load(path: Path) -> object:
 
 
 def _tensors(path: Path, weights: Any) -> StateDict:
-    other = [key for key, value in weights.items() if not isinstance(value, torch.Tensor)]
+    other = [key for key, value in weights.items() if not (isinstance(key, str) and isinstance(value, torch.Tensor))]
     if other or not weights:
         keys = ', '.join(f"'{key}'" for key in other[:5]) or 'nothing'
         raise DebiasError(
