@@ -171,7 +171,7 @@ def test_folders_without_results_are_refused(pair, tmp_path, capsys):
     (empty / 'run.json').write_text('{}')
     assert 'interrupted run' in error(capsys, empty, a)
     (empty / 'results.json').write_text('{"a": 1}')
-    assert 'was not written by validate.py' in error(capsys, a, empty)
+    assert 'not a result of validate.py --benchmarks' in error(capsys, a, empty)
 
 
 def test_damaged_bits_and_missing_ones(pair, capsys):

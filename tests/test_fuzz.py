@@ -1,9 +1,6 @@
 """The fuzzing campaign finds nothing, and finds what it looks for."""
 
 import pytest
-
-pytest.importorskip('hypothesis')
-
 from fuzz.__main__ import fuzz, main
 from fuzz.mutations import Evil
 from fuzz.target import Target

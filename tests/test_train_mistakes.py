@@ -50,7 +50,7 @@ def refused(capsys, tmp_path, monkeypatch):
         (['--debias', '-b', '1'], ['--batch-size 1', 'at least 2']),
         (['--debias', '--debias-gamma', '1.5'], ['--debias-gamma is 1.5', '[0, 1]']),
         (['--debias', '--debias-alpha', '-0.5'], ['--debias-alpha is -0.5', '[0, 1]']),
-        (['--debias', '--debias-gamma', 'nan'], ['--debias-gamma', "'nan'"]),
+        (['--debias', '--debias-gamma', 'nan'], ['--debias-gamma is nan']),
         (['--debias', '--debias-stylizer-weights', 'nowhere'], ["--debias-stylizer-weights 'nowhere'", 'no such file']),
         (['--debias', '--in-chans', '1'], ['--in-chans', 'RGB']),
         (['--debias', '--input-size', '4', '32', '32'], ['4 channels']),

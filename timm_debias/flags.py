@@ -55,8 +55,6 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
             options['action'] = 'store_true'
         elif 'action' not in options and 'type' not in options:
             options['type'] = str if default is None or isinstance(default, list) else type(default)
-        if options.get('type') is float:
-            options['type'] = _finite
         if any(name.startswith('-') for name in names):
             options['dest'] = field.name
         action: Any = group.add_argument(*names, default=default, **options)
@@ -81,16 +79,6 @@ class ParseKwargs(utils.ParseKwargs):
             parser.error(f'argument {option_string}: expected values of Python, such as 1, 0.5, True or a word')
 
 
-def _finite(word: str) -> float:
-    number = float(word)
-    if not math.isfinite(number):
-        raise ValueError(f'{word} is no finite number')
-    return number
-
-
-_finite.__name__ = 'float'  # In the parser's messages.
-
-
 def config_from(config: type[Config], args: argparse.Namespace) -> Config:
     """Build the dataclass `config` from the fields of that name in `args`."""
     fields = [field.name for field in dataclasses.fields(config) if 'options' in field.metadata]  # type: ignore[arg-type]
@@ -102,6 +90,16 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does; refuse NaN and infinite numbers, which no flag means."""
+        parsed, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            value = getattr(parsed, action.dest, None)
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    self.error(f'{max(action.option_strings, key=len)} is {number}; expected a finite number')
+        return parsed, rest
 
     def error(self, message: str) -> NoReturn:
         prefix = 'unrecognized arguments: '

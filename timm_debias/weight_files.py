@@ -1,5 +1,6 @@
 """Files of weights: reading and checking them, without executing anything in a file."""
 
+import argparse
 import hashlib
 import re
 import zipfile
@@ -42,7 +43,9 @@ def load_torch_file(path: Path, allow: Iterable[type] = ()) -> object:
                 f'{path}: holds more than tensors: reading it would execute {refused[1]}. Nothing of it was executed; '
                 'where you trust it, save its state dict alone in a file'
             ) from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # What torch says next is how to execute the file.
+        words = str(error).strip().partition(' Re-running')[0]
+        reason = words.splitlines()[0] if words else type(error).__name__
         raise DebiasError(f'{path}: half-written, damaged, or not a file of torch.save ({reason})') from error
 
 
@@ -121,6 +124,25 @@ def load_safetensors(path: Path, sha256: str | None = None) -> StateDict:
         return load(data)
     except Exception as error:  # On garbage, the reader raises almost anything.
         raise DebiasError(f'{path}: damaged, or not a safetensors file ({error})') from error
+
+
+def check_weights(path: Path, flag: str) -> None:
+    """Check a file of weights before timm reads it.
+
+    Args:
+        path: The file.
+        flag: What names it, for errors.
+
+    Raises:
+        DebiasError: it is damaged, or holds more than tensors.
+    """
+    try:
+        if path.suffix == '.safetensors':
+            load_safetensors(path)
+        elif path.suffix not in ('.npz', '.npy'):  # Those of JAX, which timm reads without pickles.
+            load_torch_file(path, allow=[argparse.Namespace])  # timm's checkpoints hold their flags so.
+    except DebiasError as error:
+        raise DebiasError(f'{flag} {error}') from error
 
 
 def difference(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str | None:

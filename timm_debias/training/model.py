@@ -15,7 +15,7 @@ from torch import nn
 
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError
-from ..weight_files import check_archive
+from ..weight_files import check_weights
 from .config import ModelConfig, TrainConfig
 from .criterion import build_criterion
 from .debias import build_debias_task
@@ -34,9 +34,11 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
     overlay = dict(options.pretrained_cfg_overlay)
     if options.pretrained_path:
         overlay |= dict(file=options.pretrained_path, num_classes=-1)
+    named = {'--initial-checkpoint': options.initial_checkpoint, '--pretrained-path': options.pretrained_path}
+    for flag, file in named.items():
+        if file:
+            check_weights(Path(file), flag)
     try:
-        for file in filter(None, (options.initial_checkpoint, options.pretrained_path)):
-            check_archive(Path(file))
         model: Any = create_model(
             options.model,
             pretrained=options.pretrained,
