@@ -1,6 +1,7 @@
 """Checkpoints, weights of stylizers, released folders and class maps."""
 
 import argparse
+import hashlib
 import io
 import json
 import pickle
@@ -187,8 +188,6 @@ def _released(draw) -> tuple[bytes, bytes]:
     config = draw(st.just(RELEASED['config.json']) | damaged(RELEASED['config.json']))
     if draw(st.booleans()):
         config = json.dumps(draw(changed(json.loads(RELEASED['config.json'])))).encode()
-    import hashlib
-
     files = RELEASED | {'config.json': config}
     sums = ''.join(f'{hashlib.sha256(content).hexdigest()}  {name}\n' for name, content in files.items()).encode()
     more = st.sampled_from(['../model.safetensors', '..', '/etc/hostname', 'a/b', 'config.json', '.', '\x00'])
