@@ -1,6 +1,7 @@
 """What the tests share."""
 
 import os
+import urllib.request
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from corruption_pictures import draw_photo
 from miniatures import SUITE_FLAGS, build_miniatures, build_model
 from training_runs import build_images, train_command
+from web_stand_in import PlainHandler, WebStandIn
 
 from timm_debias.cli import main
 from timm_debias.stylizers import Stylizer
@@ -109,3 +111,13 @@ def training_images(tmp_path_factory) -> Path:
 def train_command_fixture(training_images):
     """Returns the command of a tiny training run into a folder, with further flags."""
     return partial(train_command, training_images)
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """A running `WebStandIn`, found under its HTTPS address."""
+    monkeypatch.setattr(urllib.request, 'HTTPSHandler', PlainHandler)
+    stand_in = WebStandIn()
+    stand_in.start()
+    yield stand_in
+    stand_in.close()

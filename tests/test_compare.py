@@ -16,6 +16,7 @@ from timm_debias.validation.bits import pack
 
 RIGHT_A = np.array([True] * 6 + [False] * 4)
 RIGHT_B = np.array([False] * 2 + [True] * 5 + [False] * 3)
+METRICS = {'top1': 60.0, 'mce': None, 'errors': {}, 'shape_bias': None, 'categories': {}, 'published_shape_bias': {}}
 
 
 def part(right, fingerprint='f' * 64, targets='t' * 64, skipped=(), state=None):
@@ -32,8 +33,10 @@ def write(folder, parts, **changes):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(contents))
         entry = dict(fingerprint='f' * 64, subset=None, partial=False, skipped=contents['result']['skipped'])
+        entry |= {'images': contents['result']['images'], 'headline': {}, 'metrics': METRICS, 'notes': []}
         benchmarks[name.split('/')[0]] = entry | {'protocol': 'cropped'} | changes
     results = {'model': 'resnet50', 'weights': folder.name, 'benchmarks': benchmarks}
+    results |= {'param_count': 25.56, 'img_size': 224, 'absent': {}}
     (folder / 'results.json').write_text(json.dumps(results))
     return folder
 
@@ -168,7 +171,7 @@ def test_folders_without_results_are_refused(pair, tmp_path, capsys):
     (empty / 'run.json').write_text('{}')
     assert 'interrupted run' in error(capsys, empty, a)
     (empty / 'results.json').write_text('{"a": 1}')
-    assert 'was not written by validate.py' in error(capsys, a, empty)
+    assert 'not a result of validate.py --benchmarks' in error(capsys, a, empty)
 
 
 def test_damaged_bits_and_missing_ones(pair, capsys):

@@ -7,7 +7,7 @@ from made_benchmarks import CLASSES, FEW, draw_classes, run, tree
 from PIL import Image
 
 from timm_debias import cli
-from timm_debias.make_benchmark.progress import Progress
+from timm_debias.progress import Progress
 
 
 @pytest.fixture

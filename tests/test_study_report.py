@@ -309,7 +309,8 @@ def test_runs_measured_on_other_images_are_refused(tmp_path):
         (folder / 'run.json').write_text(json.dumps(state))
         (folder / 'summary.csv').write_text('epoch,eval_top1\n0,12.5\n1,50.0\n')
         entry = dict(MEASURED['benchmarks'][0], headline={'top1': 50.0}, metrics={}, skipped=[])
-        results = {'weights': 'a' * 64, 'benchmarks': {'folder': entry | {'fingerprint': str(number)}}}
+        results = {'model': 'test_resnet', 'param_count': 0.1, 'img_size': 32, 'absent': {}, 'weights': 'a' * 64}
+        results |= {'benchmarks': {'folder': entry | {'fingerprint': str(number)}}}
         (folder / 'results/results.json').write_text(json.dumps(results))
     assert collect(runs[:1], tmp_path / 'runs').rows[0].figures == {'folder_top1': 50.0, 'validation_top1': 50.0}
     with pytest.raises(DebiasError, match=r'double\.0 and plain\.0 were not measured alike on folder: fingerprint'):

@@ -131,6 +131,7 @@ def test_a_run_of_another_process_is_waited_for(launch, finishes):
             if finishes:
                 run = runs()[0]
                 state = {'train': run.train, 'validate': run.validate, 'status': 'finished'}
+                state |= {'seconds': {}, 'versions': {}}
                 (launch.folder / 'plain.0/run.json').write_text(json.dumps(state))
             assert descriptor is not None
 

@@ -11,6 +11,7 @@ from timm_debias.benchmark.size import count_macs
 from timm_debias.data.shapes_textures import ShapesTextures
 from timm_debias.stylizers import registry, save_stylizer
 from timm_debias.stylizers.adain_lite import AdainLite
+from timm_debias.stylizers.adain_vgg19 import RELEASE
 from timm_debias.stylizers.base import adain, mean_std
 
 # Index and shape of every convolution in the AdaIN release.
@@ -299,10 +300,10 @@ class TestWeightFiles:
             create_stylizer('adain_vgg19', tmp_path)
 
     def test_no_network(self, tmp_path, monkeypatch):
-        def fail(*_, **__):
+        def fail(_):
             raise OSError('no network')
 
-        monkeypatch.setattr(torch.hub, 'download_url_to_file', fail)
+        monkeypatch.setattr('timm_debias.downloads._open', fail)
         monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
         with pytest.raises(DebiasError) as caught:
             create_stylizer('adain_vgg19')
@@ -310,20 +311,15 @@ class TestWeightFiles:
             assert part in str(caught.value)
         assert not list(tmp_path.rglob('*.pth'))
 
-    def test_download_is_kept(self, release, tmp_path, monkeypatch):
-        def copy(url, target, progress):
-            assert progress
-            assert url.startswith('https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0/')
-            downloads.append(url)
-            with open(target, 'wb') as file:
-                file.write((release / url.rpartition('/')[2]).read_bytes())
-
-        downloads: list[str] = []
-        monkeypatch.setattr(torch.hub, 'download_url_to_file', copy)
+    def test_download_is_kept(self, release, tmp_path, monkeypatch, web):
+        for name in ('vgg_normalised.pth', 'decoder.pth'):
+            web.files[f'/{name}'] = (release / name).read_bytes()
+        assert RELEASE == 'https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0'
+        monkeypatch.setattr('timm_debias.stylizers.adain_vgg19.RELEASE', web.url)
         monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
         create_stylizer('adain_vgg19')
         create_stylizer('adain_vgg19')
-        assert len(downloads) == 2
+        assert len(web.requests) == 2
 
     @pytest.mark.parametrize('change', ['shape', 'missing', 'extra'])
     def test_file_of_another_layout(self, release, tmp_path, change):

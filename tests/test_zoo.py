@@ -186,27 +186,34 @@ def entry(**options) -> Entry:
     return Entry('tiny_debiased.shapes_textures', 'test_resnet', 'shapes_textures', 'apache-2.0', **options)
 
 
-def test_weights_at_a_url(home, published):
+@pytest.fixture
+def url(web, published):
+    """The published file at an address."""
+    web.files['/model.safetensors'] = published[0].read_bytes()
+    return f'{web.url}/model.safetensors'
+
+
+def test_weights_at_a_url(home, published, web, url):
     path, digest = published
-    given = entry(url=path.as_uri(), sha256=digest)
-    assert zoo.source_of(given) == {'url': path.as_uri()}
+    given = entry(url=url, sha256=digest)
+    assert zoo.source_of(given) == {'url': url}
     found = zoo.load_weights(given)
     assert all(torch.equal(found[key], value) for key, value in load_file(path).items())
-    path.unlink()
+    web.files.clear()
     assert zoo.load_weights(given).keys() == found.keys()  # From the zoo now, offline.
     assert zoo.source_of(given) == {'file': str(home / given.name / 'model.safetensors')}
 
 
-def test_a_download_of_another_hash_is_not_kept(home, published):
-    path, digest = published
-    given = entry(url=path.as_uri(), sha256='0' * 64)
+def test_a_download_of_another_hash_is_not_kept(home, published, url):
+    _, digest = published
+    given = entry(url=url, sha256='0' * 64)
     with pytest.raises(DebiasError, match=f'SHA-256 is {digest} and should be 0000'):
         zoo.load_weights(given)
     assert not list(home.rglob('*.safetensors'))
 
 
 def test_no_network(home, monkeypatch):
-    url = 'http://127.0.0.1:9/model.safetensors'
+    url = 'https://127.0.0.1:9/model.safetensors'
     with pytest.raises(DebiasError) as raised:
         zoo.load_weights(entry(url=url, sha256='0' * 64))
     message = str(raised.value)
@@ -244,9 +251,10 @@ def test_default_home(monkeypatch, tmp_path):
     [
         ('a.b: {architecture: resnet50, data: in1k, license: mit, urll: x}', "unknown key 'urll'. Did you mean 'url'"),
         ('a.b: {architecture: resnet50, data: in1k, license: mit}', 'no place of the weights'),
-        ('a.b: {architecture: resnet50, data: in1k, license: mit, url: x}', 'url needs sha256'),
-        ('a.b: {architecture: r, data: in1k, license: m, url: x, sha256: 12}', 'url needs sha256'),
+        ('a.b: {architecture: resnet50, data: in1k, license: mit, url: "https://x"}', 'url needs sha256'),
+        ('a.b: {architecture: r, data: in1k, license: m, url: "https://x", sha256: 12}', 'url needs sha256'),
         ('a.b: {architecture: r, data: in1k, license: m, url: x, packed: y, sha256: z}', 'one place'),
+        ('a.b: {architecture: r, data: in1k, license: m, url: "http://x", sha256: z}', 'http://x: only addresses'),
     ],
 )
 def test_mistakes_in_the_manifest(tmp_path, monkeypatch, text, words):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from . import __version__
 from .errors import DebiasError
+from .escaping import one_line
 
 COMMANDS = {
     'train': ('timm_debias.training.main', 'train a timm model, with --debias on stylised images too'),
@@ -53,7 +54,7 @@ def run(command: str, argv: Sequence[str] | None = None) -> int:
     try:
         return command_main(argv)
     except DebiasError as error:
-        print(f'timm-debias {command}: error: {error}', file=sys.stderr)
+        print(f'timm-debias {command}: error: {one_line(str(error))}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f'timm-debias {command}: interrupted', file=sys.stderr)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DebiasError, did_you_mean
+from .escaping import markdown_text
 from .files import write_output
 from .flags import Parser, add_flags, config_from, flag
 from .log import setup_logging
@@ -211,14 +212,14 @@ def _interval(right: int, images: int) -> tuple[float, float]:
 def format_comparison(comparison: Mapping[str, Any]) -> str:
     """Return a comparison as Markdown: a table, and what to know about it."""
     lines = [
-        f'{side.upper()}: {comparison[side]["model"]}, {comparison[side]["folder"]}, weights '
-        f'{comparison[side]["weights"][:12]}  '
+        f'{side.upper()}: {markdown_text(comparison[side]["model"])}, {markdown_text(comparison[side]["folder"])}, '
+        f'weights {markdown_text(comparison[side]["weights"][:12])}  '
         for side in 'ab'
     ]
     columns = ('benchmark', 'images', 'A', 'B', 'B − A', 'only A', 'only B', 'p')
     lines += ['', f'| {" | ".join(columns)} |', '| --- |' + ' --- |' * (len(columns) - 1)]
     for row in comparison['rows']:
-        name = f'{row["name"]} ({row["mark"]})' if row['mark'] else row['name']
+        name = markdown_text(f'{row["name"]} ({row["mark"]})' if row['mark'] else row['name'])
         images = f'{row["images"]:,}' + (f' × {row["versions"]}' if row['versions'] > 1 else '')
         cells = [name, images, *(_accuracy(row[side], row[f'{side}_interval']) for side in 'ab')]
         cells += [f'{row["difference"]:+.2f}', _count(row['only_a']), _count(row['only_b']), format_p(row['p'])]
@@ -233,7 +234,7 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
             'Where an image has several versions, it counts once, for the model that gets more of them right; the '
             'interval is that of so many images.'
         )
-    return '\n'.join([*lines, *(f'- {note}.' for note in comparison['notes'])]) + '\n'
+    return '\n'.join([*lines, *(f'- {markdown_text(note)}.' for note in comparison['notes'])]) + '\n'
 
 
 def _accuracy(value: float, interval: Sequence[float] | None) -> str:

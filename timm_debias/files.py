@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,36 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
     """
     for leftover in Path(folder).rglob(f'.*{PARTIAL}*'):
         leftover.unlink(missing_ok=True)
+
+
+def below(folder: Path, name: str, where: str) -> Path:
+    """Return the path of a file or folder below `folder` that a file names.
+
+    Args:
+        folder: Where it has to be.
+        name: Its path relative to `folder`.
+        where: What names it, for errors.
+
+    Raises:
+        DebiasError: the name is empty, absolute, goes up, or is not one that every system has.
+    """
+    parts = name.split('/')
+    if any(part in ('', '.', '..') for part in parts) or re.search(r'[\\:\0]', name):
+        raise DebiasError(f"{where}: '{name}' leads out of {folder}; expected a path below it")
+    return folder / name
+
+
+def check_no_links(folder: Path, where: str) -> None:
+    """Raise `DebiasError` where a folder below `folder` is a link, through which files would be written elsewhere.
+
+    `folder` itself may be one. Files that are links are not followed: writing replaces the link.
+    """
+    for place, folders, _ in os.walk(folder):
+        for name in folders:
+            if os.path.islink(os.path.join(place, name)):
+                raise DebiasError(
+                    f'{where} {folder}: {os.path.join(place, name)} is a link to another folder; remove it'
+                )
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

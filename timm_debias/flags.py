@@ -11,29 +11,32 @@ nobody sees argparse. The docstring's first line is the title of the group in `-
 
 import argparse
 import dataclasses
+import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import yaml
+from timm import utils
 
 from .errors import DebiasError, did_you_mean
+from .untrusted import parse_yaml, read_text
 
 Config = TypeVar('Config')
 
 
-def flag(default: Any, help: str, *names: str, **options: Any) -> Any:
+def flag(default: Any, help: str, *names: str, executes: Callable[[Any], bool] | None = None, **options: Any) -> Any:
     """Declare a dataclass field that is also a command-line flag.
 
     Args:
         default: Value where the flag is not given. A list or dict is copied for each instance.
         help: Text for `--help`.
         names: Names on the command line; `--` + the field's name where empty.
+        executes: Whether a value makes the program execute code that it names; no file may give such a value.
         options: Passed to `ArgumentParser.add_argument`. `type` is taken from the default where not given;
             a default of False makes a switch.
     """
-    metadata = {'names': names, 'options': {'help': help, **options}}
+    metadata = {'names': names, 'executes': executes, 'options': {'help': help, **options}}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -54,7 +57,26 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
             options['type'] = str if default is None or isinstance(default, list) else type(default)
         if any(name.startswith('-') for name in names):
             options['dest'] = field.name
-        group.add_argument(*names, default=default, **options)
+        action: Any = group.add_argument(*names, default=default, **options)
+        action.executes = field.metadata['executes']
+
+
+class ParseKwargs(utils.ParseKwargs):
+    """timm's action for key=value, whose errors are those of the parser."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        keys = [value.partition('=')[0] for value in values]
+        for value, key in zip(values, keys, strict=True):
+            if value and ('=' not in value or not key.isidentifier()):
+                parser.error(f"argument {option_string}: '{value}': expected key=value")
+            if keys.count(key) > 1:
+                parser.error(f"argument {option_string}: '{key}' is given twice")
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+            parser.error(f'argument {option_string}: expected values of Python, such as 1, 0.5, True or a word')
 
 
 def config_from(config: type[Config], args: argparse.Namespace) -> Config:
@@ -69,6 +91,16 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does; refuse NaN and infinite numbers, which no flag means."""
+        parsed, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            value = getattr(parsed, action.dest, None)
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    self.error(f'{max(action.option_strings, key=len)} is {number}; expected a finite number')
+        return parsed, rest
+
     def error(self, message: str) -> NoReturn:
         prefix = 'unrecognized arguments: '
         if message.startswith(prefix):
@@ -78,14 +110,23 @@ class Parser(argparse.ArgumentParser):
         raise DebiasError(message)
 
 
-def parse_with_yaml(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse `argv`; the YAML file named by `-c/--config` gives defaults that flags on the command line override."""
+def parse_with_yaml(parser: Parser, argv: Sequence[str] | None, executes: bool = True) -> argparse.Namespace:
+    """Parse `argv`; the YAML file named by `-c/--config` gives defaults that flags on the command line override.
+
+    Args:
+        parser: The parser.
+        argv: The command line.
+        executes: Whether the command may execute what flags name; the file must name nothing then.
+
+    Raises:
+        DebiasError: a mistake on the command line or in the file.
+    """
     config_parser = Parser(add_help=False)
     config_parser.add_argument('-c', '--config', default='')
     known, remaining = config_parser.parse_known_args(argv)
     if known.config:
         where = f'-c {known.config}'
-        parser.set_defaults(**check_values(read_yaml(Path(known.config), where), parser, where))
+        parser.set_defaults(**check_values(read_yaml(Path(known.config), where), parser, where, executes))
     return parser.parse_args(remaining)
 
 
@@ -122,10 +163,10 @@ def read_yaml(path: Path, where: str) -> dict[str, Any]:
         DebiasError: a file that cannot be read, is no YAML or holds something else.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding='utf-8'))
+        values = parse_yaml(read_text(path))
     except OSError as error:
         raise DebiasError(f'{where}: {error.strerror or error}') from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         reason = ' '.join(str(error).split())
         raise DebiasError(f'{where}: not a YAML file: {reason}') from error
     if not isinstance(values, dict):
@@ -133,21 +174,36 @@ def read_yaml(path: Path, where: str) -> dict[str, Any]:
     return values
 
 
-def check_values(values: Mapping[str, Any], parser: Parser, where: str) -> dict[str, Any]:
+def check_values(values: Mapping[str, Any], parser: Parser, where: str, executes: bool = True) -> dict[str, Any]:
     """Return values by the flags' field names, converted as argparse would convert the same words.
 
+    Args:
+        values: What a file says.
+        parser: Knows the flags.
+        where: What to call the file in an error.
+        executes: Whether the command may execute what flags name.
+
     Raises:
-        DebiasError: an unknown flag or a value of another type; `where` says where it was found.
+        DebiasError: an unknown flag, a value of another type, or one that would execute code.
     """
     actions = {action.dest: action for action in parser._actions if action.dest != 'help'}
     for key in values:
         if key not in actions:
             raise DebiasError(f"{where}: unknown key '{key}'. {did_you_mean(str(key), actions)}")
+        would_execute = getattr(actions[key], 'executes', None)
+        if executes and would_execute is not None and would_execute(values[key]):
+            name = max(actions[key].option_strings, key=len, default='')
+            raise DebiasError(
+                f"{where}: '{key}' is {values[key]!r}, which executes code, and only the command line may ask so: "
+                f'remove it from the file, and give {name or "it"} there if you trust what it names'
+            )
     return {key: _checked(where, key, value, actions[key]) for key, value in values.items()}
 
 
 def _checked(where: str, key: str, value: Any, action: argparse.Action) -> Any:
     """Convert a YAML value as argparse would convert the same words of the command line."""
+    if value is None and action.default is not None and not isinstance(action.default, (list, dict)):
+        raise DebiasError(f"{where}: '{key}' has no value; give one, or leave it out for {action.default!r}")
     if value is None or (isinstance(action.default, dict) and isinstance(value, dict)):
         return value
     if action.nargs == 0:
@@ -155,7 +211,8 @@ def _checked(where: str, key: str, value: Any, action: argparse.Action) -> Any:
             raise DebiasError(f"{where}: '{key}' is a switch: expected true or false, found {value!r}")
         return value
     many = action.nargs in ('+', '*') or isinstance(action.nargs, int)
-    if many != isinstance(value, list):
+    nested = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, (dict, list, set))]
+    if nested or many != isinstance(value, list):
         raise DebiasError(f"{where}: '{key}': expected {'a list' if many else 'one value'}, found {value!r}")
     convert = action.type if callable(action.type) else str
     try:

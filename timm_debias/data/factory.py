@@ -10,8 +10,10 @@ from torch.utils.data import Dataset
 
 from ..errors import DebiasError, did_you_mean
 from .checks import check_no_link_loops, check_split, split_dir
+from .class_map import read_class_map
 from .reading import CheckedImages
 from .shapes_textures import ShapesTextures
+from .shards import check_names_in_tar, check_shards
 
 SHAPES_TEXTURES = 'shapes_textures'
 _TIMM_PREFIXES = ('torch', 'hfds', 'hfids', 'tfds', 'wds')
@@ -38,8 +40,11 @@ def create_dataset(
         options: Further arguments of `timm.data.create_dataset`.
 
     Raises:
-        DebiasError: unknown name, missing folder, or a root for the data set that has none.
+        DebiasError: unknown name, missing folder, a root for the data set that has none, or files in it that are not
+            what they should be.
     """
+    if options.get('class_map'):
+        options['class_map'] = read_class_map(options['class_map'])
     if name == SHAPES_TEXTURES:
         if root:
             raise DebiasError(f'--dataset {SHAPES_TEXTURES} is drawn by code: leave --data-dir out')
@@ -55,11 +60,14 @@ def create_dataset(
     elif name.partition('/')[0].lower() not in _TIMM_PREFIXES:
         known = [SHAPES_TEXTURES, *(f'{prefix}/…' for prefix in _TIMM_PREFIXES)]
         raise DebiasError(f"unknown data set '{name}'. {did_you_mean(name, known)}")
+    if name.partition('/')[0].lower() == 'wds':
+        check_shards(root)
     try:
         dataset = timm.data.create_dataset(name, root=root, split=split, num_samples=num_samples, **options)
-    except (OSError, RuntimeError, ImportError, AssertionError) as error:
+    except Exception as error:  # Readers raise almost anything on files that are not theirs.
         where = os.path.join(root or '', split) if is_folder(name) else name
         raise DebiasError(f"data set '{where}': {' '.join(str(error).split()) or type(error).__name__}") from error
+    check_names_in_tar(dataset)
     return CheckedImages(dataset) if type(dataset) is ImageDataset else dataset
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from ..corruptions import corrupt
 from ..files import atomic_path
+from ..progress import Progress
 from .config import CommonConfig
-from .progress import Progress
 from .source import Source, generator_for, read_square
 
 QUALITY = 85

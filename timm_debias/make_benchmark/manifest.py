@@ -5,19 +5,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..corruptions import list_corruptions
 from ..errors import DebiasError
-from ..files import remove_leftovers, write_text
+from ..files import check_no_links, remove_leftovers, write_text
+from ..schema import Check, count, list_of, record, text
+from ..untrusted import read_json
 
 NAME = 'manifest.json'
 
 Manifest = dict[str, Any]
+
+_WHAT = 'a manifest of this command'
 
 
 def claim(output: Path, manifest: Manifest) -> None:
     """Write the manifest of a benchmark that is about to be made, or check that `output` holds the same one.
 
     Raises:
-        DebiasError: `output` holds another benchmark, with what differs, or files that are no benchmark.
+        DebiasError: `output` holds another benchmark, with what differs, files that are no benchmark, or links to
+            other folders.
     """
     path = output / NAME
     if path.is_file():
@@ -29,6 +35,7 @@ def claim(output: Path, manifest: Manifest) -> None:
                 f'{path} belongs to another benchmark: {"; ".join(differences)}. Choose another --output, or make the '
                 'rest as the first part was made'
             )
+        check_no_links(output, '--output')
         remove_leftovers(output)  # Readers of image folders would take them for images.
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -45,16 +52,44 @@ def read_complete(output: Path, kind: str) -> Manifest:
     """Return the manifest of a benchmark of a kind.
 
     Raises:
-        DebiasError: no benchmark, one of another kind, or one that was not finished.
+        DebiasError: no benchmark, one of another kind, one that was not finished, or a manifest that this command did
+            not write.
     """
-    if not (output / NAME).is_file():
+    path = output / NAME
+    if not path.is_file():
         raise DebiasError(f'{output} has no {NAME}; expected a folder that make-benchmark {kind} made')
-    manifest = _load(output / NAME)
+    manifest = _load(path)
     if manifest.get('kind') != kind:
         raise DebiasError(f'{output} was made by make-benchmark {manifest.get("kind")}, expected {kind}')
     if not manifest.get('complete'):
         raise DebiasError(f'{output} is not finished; repeat the call of make-benchmark that began it')
+    try:
+        _COMPLETE[kind](manifest, str(path))
+    except ValueError as error:
+        raise DebiasError(f'{error}; not {_WHAT}') from error
     return manifest
+
+
+def _size(value: Any, where: str) -> None:
+    count(value, where)
+    if value < 1:
+        raise ValueError(f'{where}: expected at least 1')
+
+
+def _corruption(value: Any, where: str) -> None:
+    if value not in list_corruptions():  # It becomes part of paths.
+        raise ValueError(f"{where}: '{value}' is no corruption")
+
+
+_source = record({'classes': list_of(text)})
+_COMPLETE: dict[str, Check] = {
+    'stylized': record({'parameters': record({'img_size': _size}), 'source': _source}),
+    'cue-conflict': record({'parameters': record({'img_size': _size}), 'source': _source}),
+    'corrupted': record(
+        {'parameters': record({'img_size': _size, 'corruptions': list_of(_corruption)}), 'source': _source}
+    ),
+}
+"""What is read of each kind's manifest."""
 
 
 def _write(path: Path, manifest: Manifest) -> None:
@@ -68,12 +103,9 @@ def _read(path: Path) -> Manifest:
 
 
 def _load(path: Path) -> Manifest:
-    try:
-        manifest = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise DebiasError(f'{path}: damaged, or not a manifest of this command ({error})') from error
+    manifest = read_json(path, _WHAT)
     if not isinstance(manifest, dict):
-        raise DebiasError(f'{path}: not a manifest of this command')
+        raise DebiasError(f'{path}: not {_WHAT}')
     return manifest
 
 

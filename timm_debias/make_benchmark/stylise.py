@@ -9,10 +9,10 @@ from torchvision.transforms.functional import to_tensor
 
 from ..files import atomic_path
 from ..pictures import to_picture
+from ..progress import Progress
 from ..stylizers import Stylizer
 from .config import CommonConfig, StylizerConfig
 from .pairs import Pair
-from .progress import Progress
 from .source import read_square
 
 

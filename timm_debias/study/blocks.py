@@ -53,13 +53,18 @@ def to_markdown(blocks: Sequence[Block]) -> str:
 
 def _markdown(block: Block) -> str:
     if isinstance(block, Heading):
-        return f'{"#" * block.level} {block.text}'
+        return f'{"#" * block.level} {_no_html(block.text)}'
     if isinstance(block, Figure):
-        return f'![{block.title}]({block.file})'
+        return f'![{_no_html(block.title)}]({block.file})'
     if isinstance(block, Table):
         rows = [block.head, ['---'] * len(block.head), *block.rows]
-        return '\n'.join('| ' + ' | '.join(cell.replace('|', '\\|') for cell in row) + ' |' for row in rows)
-    return block.text.strip()
+        return '\n'.join('| ' + ' | '.join(_no_html(cell).replace('|', '\\|') for cell in row) + ' |' for row in rows)
+    return _no_html(block.text.strip())
+
+
+def _no_html(text: str) -> str:
+    """Return Markdown whose `<` begin no tag; those of a study and of its results are texts of anyone."""
+    return re.sub('<(?=[A-Za-z/!?])', '&lt;', text)
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,38 @@ from timm.utils import natural_key
 
 from ..corruptions import MAIN
 from ..errors import DebiasError
-from ..validation.results import read_json
+from ..escaping import csv_cell
+from ..schema import count, list_of, mapping_of, number, record, text
+from ..untrusted import check_limits
+from ..validation.results import read_json, read_results
 from .grid import Run
 from .runner import RESULTS, state_of
 
 KEYS = ('data', 'model', 'method', 'seed', 'status', 'error', 'weights')
 """Columns of results.csv that hold no figures."""
 
-_CORRUPTED = ('folder-c', 'imagenet-c')
+_CORRUPTED = ('folder-c/', 'imagenet-c/')
+_SEVERITY = re.compile(r'(folder-c|imagenet-c)/\w+/[1-5]')
+
+_measured = record(
+    {
+        'benchmarks': list_of(
+            record(
+                {
+                    'data': text,
+                    'model': text,
+                    'benchmark': text,
+                    'protocol': text,
+                    'images': count,
+                    'fingerprint': text,
+                    'notes': list_of(text),
+                    'skipped': count,
+                }
+            )
+        ),
+        'versions': list_of(mapping_of(text)),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +87,7 @@ def collect(runs: Sequence[Run], folder: Path) -> Collected:
         if state['status'] != 'finished':
             rows.append(Row(*keys, error=state.get('error', '')))
             continue
-        results = read_json(folder / run.name / RESULTS / 'results.json')
+        results = read_results(folder / run.name / RESULTS)
         figures = dict(figures_of(results['benchmarks'])) | _of_training(folder / run.name, state['seconds'])
         rows.append(Row(*keys, weights=results['weights'][:12], figures=figures))
         for name, entry in results['benchmarks'].items():
@@ -95,7 +120,7 @@ def figures_of(benchmarks: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
     for name, entry in benchmarks.items():
         yield from ((f'{name}_{key}', value) for key, value in entry['headline'].items() if value is not None)
         metrics = entry['metrics']
-        if name in _CORRUPTED:
+        if f'{name}/' in _CORRUPTED:
             for corruption, severities in metrics['errors'].items():
                 for severity, row in severities.items():
                     yield f'{name}/{corruption}/{severity}', row['error']
@@ -106,10 +131,14 @@ def figures_of(benchmarks: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
 
 
 def _of_training(folder: Path, seconds: Mapping[str, Any]) -> dict[str, float]:
-    with open(folder / 'summary.csv', newline='', encoding='utf-8') as file:
-        last = list(csv.DictReader(file))[-1]
-    figures = {f'seconds_{stage}': spent['cpu'] for stage, spent in seconds.items()}
-    return figures | ({'validation_top1': float(last['eval_top1'])} if 'eval_top1' in last else {})
+    path = folder / 'summary.csv'
+    try:
+        with open(path, newline='', encoding='utf-8') as file:
+            last = list(csv.DictReader(file))[-1]
+        top1 = {'validation_top1': _figure(last['eval_top1'])} if 'eval_top1' in last else {}
+    except (OSError, csv.Error, IndexError, ValueError, TypeError) as error:
+        raise DebiasError(f'{path}: not the summary of a finished run ({error})') from error
+    return {f'seconds_{stage}': spent['cpu'] for stage, spent in seconds.items()} | top1
 
 
 def corruption_columns(figures: Mapping[str, float]) -> dict[str, dict[int, str]]:
@@ -118,7 +147,7 @@ def corruption_columns(figures: Mapping[str, float]) -> dict[str, dict[int, str]
     for corruption in MAIN:
         for column in figures:
             benchmark, _, rest = column.partition('/')
-            if benchmark in _CORRUPTED and rest.startswith(f'{corruption}/'):
+            if f'{benchmark}/' in _CORRUPTED and rest.startswith(f'{corruption}/'):
                 columns.setdefault(corruption, {})[int(rest.rpartition('/')[2])] = column
     return columns
 
@@ -132,7 +161,7 @@ def format_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         figures = row.figures or {}
         values = [f'{figures[column]:.4f}'.rstrip('0').rstrip('.') if column in figures else '' for column in columns]
-        writer.writerow([*(getattr(row, key) for key in KEYS), *values])
+        writer.writerow([*(csv_cell(getattr(row, key)) for key in KEYS), *values])
     return file.getvalue()
 
 
@@ -151,9 +180,40 @@ def read_csv(path: Path) -> list[Row]:
 
 
 def _row(line: Mapping[str, str]) -> Row:
+    """Return the row of a line.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none; a line that is too short or too long has None in it.
+    """
+    check_limits(dict(line))
+    if None in line or None in line.values():
+        raise ValueError('a line with more or fewer fields than the first')
     keys: dict[str, Any] = {key: line[key] for key in KEYS} | {'seed': int(line['seed'])}
-    figures = {column: float(value) for column, value in line.items() if column not in KEYS and value != ''}
+    figures = {column: _figure(value) for column, value in line.items() if column not in KEYS and value != ''}
+    for column in figures:
+        if column.startswith(_CORRUPTED) and not _SEVERITY.fullmatch(column):
+            raise ValueError(f"'{column}' is no column of corruption and severity")
     return Row(**keys, figures=figures if line['status'] == 'finished' else None)
+
+
+def _figure(word: str) -> float:
+    value = float(word)
+    number(value, 'figure')
+    return value
+
+
+def read_measured(path: Path) -> dict[str, Any]:
+    """Return what a file that `format_measured` wrote says.
+
+    Raises:
+        DebiasError: another file.
+    """
+    measured = read_json(path)
+    try:
+        _measured(measured, str(path))
+    except ValueError as error:
+        raise DebiasError(f'{error}; not the measured.json of a study') from error
+    return measured
 
 
 def format_measured(measured: Mapping[str, Any]) -> str:

@@ -196,7 +196,7 @@ def _steps(values: Mapping[str, Any], where: str) -> dict[str, Step]:
         _check_name(name, where)
         flags = dict(_mapping(flags, f'{where}: {name}'))
         command = flags.pop('command', None)
-        if command not in STEPS:
+        if not isinstance(command, str) or command not in STEPS:
             raise DebiasError(f"{where}: {name}: 'command' is {command!r}; expected one of {', '.join(STEPS)}")
         steps[name] = Step(command, flags)
     return steps
@@ -215,7 +215,7 @@ def _baselines(values: list[Any], methods: Mapping[str, Variant], where: str) ->
     if not values:
         raise DebiasError(f'{where}: name at least one of methods')
     for value in values:
-        if value not in methods:
+        if not isinstance(value, str) or value not in methods:
             raise DebiasError(f"{where}: '{value}' is none of methods. {did_you_mean(str(value), methods)}")
     return values
 

@@ -108,7 +108,7 @@ def _attacks(group: Group) -> list[tuple[str, str]]:
         columns = {
             float(match[1]): [column]
             for column in group.columns
-            if (match := re.fullmatch(rf'{attack}_top1_eps([\d.]+)', column))
+            if (match := re.fullmatch(rf'{attack}_top1_eps(\d+(?:\.\d+)?)', column))
         }
         if len(columns) > 1:
             series = _curves(group, columns, statistics.fmean)

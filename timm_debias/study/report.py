@@ -7,10 +7,9 @@ from typing import Any
 
 from ..errors import DebiasError
 from ..files import write_text
-from ..validation.results import read_json
 from .analysis import MCE, SIGNIFICANT, Difference, Group, format_tests, group_rows
 from .blocks import Block, Figure, Heading, Table, Text, to_html, to_markdown
-from .collect import Collected, Row, corruption_columns, format_csv, format_measured, read_csv
+from .collect import Collected, Row, corruption_columns, format_csv, format_measured, read_csv, read_measured
 from .config import Study
 from .figures import class_columns, draw_group, format_points
 from .statistics import Estimate
@@ -32,7 +31,7 @@ def write_report(study: Study, folder: Path) -> None:
     """
     if not (folder / RESULTS).is_file():
         raise DebiasError(f'{folder} has no {RESULTS} to make a report from')
-    rows, measured = read_csv(folder / RESULTS), read_json(folder / MEASURED)
+    rows, measured = read_csv(folder / RESULTS), read_measured(folder / MEASURED)
     groups = group_rows(study, rows)
     if not groups:
         raise DebiasError(f'{folder / RESULTS} has no finished run of this study to report')

@@ -22,7 +22,8 @@ import yaml
 
 from .. import __version__
 from ..errors import DebiasError
-from ..files import write_text
+from ..files import check_no_links, write_text
+from ..schema import mapping, mapping_of, number, record, text
 from ..validation.results import read_json
 from .grid import Run, filled
 from .lock import locked
@@ -38,6 +39,10 @@ _STOPPED = {
     code for name in ('SIGTERM', 'SIGINT', 'SIGUSR1') for code in (-signal.Signals[name], 128 + signal.Signals[name])
 }
 """Exit codes of a process that a signal stopped: at once, or after it had saved where it was."""
+
+_flags = {'train': mapping, 'validate': mapping, 'error': text}
+_state = record({'status': text}, _flags)
+_finished = record({'seconds': mapping_of(record({'cpu': number})), 'versions': mapping_of(text)}, _flags)
 
 _POLL = 0.5
 """Seconds between two looks at a run that another process has."""
@@ -66,12 +71,16 @@ def state_of(folder: Path, run: Run) -> dict[str, Any]:
     """Return what is known of a run: `status` is 'missing', 'started', 'failed' or 'finished'.
 
     Raises:
-        DebiasError: the folder holds a run of other flags.
+        DebiasError: the folder holds a run of other flags, or what is no run.
     """
     path = folder / run.name / STATE
     if not path.is_file():
         return {'status': 'missing'}
     state = read_json(path)
+    try:
+        (_finished if state.get('status') == 'finished' else _state)(state, str(path))
+    except ValueError as error:
+        raise DebiasError(f'{error}; not the state of a run: remove the folder to run it again') from error
     for command in ('train', 'validate'):
         then, now = state.get(command, {}), getattr(run, command)
         different = [
@@ -167,8 +176,11 @@ class _Pool:
         folder = self._launch.folder / run.name
         if state_of(self._launch.folder, run)['status'] == 'finished':
             return 'finished'  # By another process, since this one looked.
-        record: dict[str, Any] = {'train': run.train, 'validate': run.validate, 'versions': _versions()}
-        _write_state(folder, record | {'status': 'started'})
+        check_no_links(folder, '--output')
+        if (folder / LOG).is_symlink():
+            (folder / LOG).unlink()  # What is appended must not go elsewhere.
+        known: dict[str, Any] = {'train': run.train, 'validate': run.validate, 'versions': _versions()}
+        _write_state(folder, known | {'status': 'started'})
         _write_flags(run, folder, self._launch)
         code = 0
         for command in _commands(folder, self._launch.processes):
@@ -178,9 +190,9 @@ class _Pool:
         if code:
             reason = _reason(folder / LOG, code)
             _logger.warning(f'{run.name} failed: {reason}; all of it: {folder / LOG}')
-            _write_state(folder, record | {'status': 'failed', 'error': reason})
+            _write_state(folder, known | {'status': 'failed', 'error': reason})
             return 'failed'
-        _write_state(folder, record | {'status': 'finished', 'seconds': read_json(folder / SECONDS)})
+        _write_state(folder, known | {'status': 'finished', 'seconds': read_json(folder / SECONDS)})
         return 'finished'
 
     def _wait(self, command: Sequence[str], folder: Path, slot: int, descriptor: int) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .. import cli
 from ..files import write_text
+from ..validation.results import read_json
 
 SECONDS = 'seconds.json'
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     folder, *stages = argv
     path = Path(folder) / SECONDS
-    seconds = json.loads(path.read_text()) if path.is_file() else {}
+    seconds = read_json(path) if path.is_file() else {}
     for stage in stages:
         if stage in seconds:
             continue

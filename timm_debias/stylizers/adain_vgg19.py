@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..downloads import download
 from ..errors import DebiasError
-from ..weight_files import download, load_state
+from ..weight_files import load_state
 from .base import Features, Style, Stylizer, adain, mean_std
 from .registry import register_stylizer
 from .weights import FLAGS, load_stylizer, read_checkpoint
@@ -17,6 +18,9 @@ ENCODER_FILE = 'vgg_normalised.pth'
 DECODER_FILE = 'decoder.pth'
 RELEASE = 'https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0'
 """Where the two files are published."""
+
+_MAX_BYTES = 200 << 20
+"""The encoder's file has 20 M weights of four bytes."""
 
 _DEEPER = [f'{index}.{kind}' for index in (32, 35, 38, 42, 45, 48, 51) for kind in ('weight', 'bias')]
 """Layers of the encoder's file behind relu4_1."""
@@ -179,7 +183,7 @@ def _download() -> Path:
         if (folder / name).is_file():
             continue
         try:
-            download(f'{RELEASE}/{name}', folder / name, check=read_checkpoint)
+            download(f'{RELEASE}/{name}', folder / name, check=read_checkpoint, max_bytes=_MAX_BYTES)
         except DebiasError as error:
             raise DebiasError(f'adain_vgg19: {name} could not be downloaded ({error}). {_needed(folder)}') from error
     return folder

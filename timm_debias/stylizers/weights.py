@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..errors import DebiasError
@@ -51,7 +51,7 @@ def load_stylizer(stylizer: AnyStylizer, path: str | os.PathLike) -> AnyStylizer
         with safe_open(path, framework='pt') as file:
             found = (file.metadata() or {}).get('stylizer')
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # On garbage, the reader raises almost anything.
         raise DebiasError(f'{path}: damaged, or not a safetensors file ({error})') from error
     if found != stylizer.architecture:
         what = f"weights of '{found}'" if found else 'weights that name no stylizer in their metadata'

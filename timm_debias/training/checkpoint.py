@@ -16,6 +16,7 @@ import torch
 
 from ..errors import DebiasError
 from ..files import atomic_path, sync_folder
+from ..weight_files import check_archive, check_content
 
 _logger = logging.getLogger(__name__)
 
@@ -143,8 +144,10 @@ def _age(content: dict[str, Any]) -> tuple[int, int, int]:
 
 def _load(path: Path, metadata_only: bool = False) -> dict[str, Any]:
     try:
+        check_archive(path, checksums=False)  # The hash is of all of it.
         with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its flags in one.
             content = torch.load(path, map_location='cpu', weights_only=True, mmap=metadata_only)
+        check_content(content, path.stat().st_size)
     except FileNotFoundError as error:
         raise DebiasError('no such file') from error
     except Exception as error:  # On garbage, the restricted unpickler raises almost anything.

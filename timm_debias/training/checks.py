@@ -6,7 +6,9 @@ from pathlib import Path
 from timm.optim import list_optimizers
 
 from ..checks import check_device, check_model_name
+from ..downloads import check_url
 from ..errors import DebiasError, did_you_mean
+from ..files import below
 from ..stylizers import list_stylizers
 from .combinations import check_combinations, refuse_with_debias
 from .config import DebiasConfig, TrainConfig
@@ -17,6 +19,15 @@ from .warmup_multistep import WARMUP_MULTISTEP
 
 _SCHEDULES = ('cosine', 'tanh', 'step', 'multistep', 'poly', 'plateau', 'wsd', 'rsqrt', 'constant', 'none',
               WARMUP_MULTISTEP)  # fmt: skip
+
+_SHARES = (
+    'drop', 'drop_path', 'drop_connect', 'drop_block', 'hflip', 'vflip', 'reprob', 'mixup_prob', 'mixup_switch_prob',
+    'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob',
+)  # fmt: skip
+"""Flags that are probabilities."""
+
+_MAX_SEED = 2**32 - 1
+"""NumPy takes no larger one."""
 
 
 def check_config(config: TrainConfig) -> None:
@@ -67,6 +78,11 @@ def _check_files(config: TrainConfig) -> None:
     for name, path in files.items():
         if path and not os.path.isfile(path):
             raise DebiasError(f"{name} '{path}': no such file")
+    if config.run.experiment:
+        below(Path(config.run.output or 'output/train'), config.run.experiment, '--experiment')
+    url = config.model.pretrained_cfg_overlay.get('url')
+    if url:
+        check_url(str(url))
 
 
 def _check_numbers(config: TrainConfig) -> None:
@@ -83,6 +99,16 @@ def _check_numbers(config: TrainConfig) -> None:
     for name, value in positive.items():
         if value is not None and value < 1:
             raise DebiasError(f'{name} is {value}; expected at least 1')
+    for name in _SHARES:
+        value = getattr(config.augment, name)
+        if value is not None and not 0 <= value <= 1:
+            raise DebiasError(f'--{name.replace("_", "-")} is {value:g}; it lies in [0, 1]')
+    if not 0 <= config.augment.smoothing < 1:
+        raise DebiasError(f'--smoothing is {config.augment.smoothing:g}; expected at least 0 and less than 1')
+    if not 0 <= config.run.seed <= _MAX_SEED:
+        raise DebiasError(f'--seed is {config.run.seed}; expected 0 to {_MAX_SEED}')
+    if config.run.workers < 0:
+        raise DebiasError(f'--workers is {config.run.workers}; expected at least 0')
     if config.run.worker_seeding != 'all':
         raise DebiasError('--worker-seeding part: every image has a seed of its own, whoever reads it; leave it out')
     if config.run.recovery_interval < 0:

@@ -4,9 +4,8 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
-from timm.utils import ParseKwargs
-
-from ..flags import flag
+from ..data.shards import starts_process
+from ..flags import ParseKwargs, flag
 from .config_faults import FaultsConfig
 from .config_loaders import NaflexConfig, SizesConfig
 from .config_task import DistillConfig, TaskConfig
@@ -16,11 +15,14 @@ from .config_task import DistillConfig, TaskConfig
 class DataConfig:
     """Dataset parameters"""
 
-    data: str | None = flag(None, 'path to the data set (deprecated, use --data-dir)', 'data', nargs='?', metavar='DIR')
-    data_dir: str | None = flag(None, 'path to the data set (root folder)', metavar='DIR')
+    data: str | None = flag(
+        None, 'path to the data set (deprecated, use --data-dir)', 'data', nargs='?', metavar='DIR',
+        executes=starts_process,
+    )  # fmt: skip
+    data_dir: str | None = flag(None, 'path to the data set (root folder)', metavar='DIR', executes=starts_process)
     dataset: str = flag('', 'type + name ("<type>/<name>"), or shapes_textures; image folder if empty', metavar='NAME')
-    train_split: str = flag('train', 'split to train on', metavar='NAME')
-    val_split: str = flag('validation', 'split to validate on; "" for none', metavar='NAME')
+    train_split: str = flag('train', 'split to train on', metavar='NAME', executes=starts_process)
+    val_split: str = flag('validation', 'split to validate on; "" for none', metavar='NAME', executes=starts_process)
     train_num_samples: int | None = flag(None, 'number of samples of the training split', type=int, metavar='N')
     val_num_samples: int | None = flag(None, 'number of samples of the validation split', type=int, metavar='N')
     dataset_download: bool = flag(False, 'allow the download of torch/ and tfds/ data sets')
@@ -28,7 +30,9 @@ class DataConfig:
     input_img_mode: str | None = flag(None, 'image mode that inputs are converted to')
     input_key: str | None = flag(None, 'data set key of input images')
     target_key: str | None = flag(None, 'data set key of target labels')
-    dataset_trust_remote_code: bool = flag(False, 'let Hugging Face data sets execute code of their repository')
+    dataset_trust_remote_code: bool = flag(
+        False, 'let Hugging Face data sets execute code of their repository', executes=bool
+    )
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,9 @@ class DeviceConfig:
     no_ddp_bb: bool = flag(False, 'do not broadcast buffers in DDP')
     synchronize_step: bool = flag(False, 'wait for the device at the end of each update')
     local_rank: int = flag(0, 'given by old launchers; the environment variable LOCAL_RANK counts', '--local_rank')
-    device_modules: list[str] | None = flag(None, 'Python modules to import for the device', nargs='+', metavar='NAME')
+    device_modules: list[str] | None = flag(
+        None, 'Python modules to import for the device', nargs='+', metavar='NAME', executes=bool
+    )
 
 
 @dataclass(frozen=True)

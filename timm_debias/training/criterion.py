@@ -35,8 +35,9 @@ def build_criterion(config: TrainConfig, num_classes: int | None = None) -> nn.M
         return create_classification_loss(**weights, **_options(config, stats))
     except DebiasError:
         raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DebiasError(f'--loss {task.loss}: {" ".join(str(error).split())}') from error
+    except Exception as error:  # Losses, and readers of files of counts, raise almost anything.
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise DebiasError(f'--loss {task.loss}: {reason}') from error
 
 
 def _length(weight: Any) -> int | None:

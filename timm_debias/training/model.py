@@ -1,6 +1,7 @@
 """Builds the model and the training task."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError
+from ..weight_files import check_weights
 from .config import ModelConfig, TrainConfig
 from .criterion import build_criterion
 from .debias import build_debias_task
@@ -32,6 +34,10 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
     overlay = dict(options.pretrained_cfg_overlay)
     if options.pretrained_path:
         overlay |= dict(file=options.pretrained_path, num_classes=-1)
+    named = {'--initial-checkpoint': options.initial_checkpoint, '--pretrained-path': options.pretrained_path}
+    for flag, file in named.items():
+        if file:
+            check_weights(Path(file), flag)
     try:
         model: Any = create_model(
             options.model,
@@ -51,8 +57,9 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
         )
     except DebiasError:
         raise  # It says all there is to say.
-    except (RuntimeError, TypeError, OSError, ValueError) as error:
-        raise DebiasError(f'--model {options.model}: {" ".join(str(error).split())[:500]}') from error
+    except Exception as error:  # Model code, hub clients and readers of weights raise almost anything.
+        reason = ' '.join(str(error).split())[:500] or type(error).__name__
+        raise DebiasError(f'--model {options.model}: {reason}') from error
     _init_head(model, options)
     if options.freeze_backbone:
         freeze_backbone(model)

@@ -97,6 +97,17 @@ def restore(run: Run, args: argparse.Namespace, path: Path, content: dict[str, A
         raise DebiasError(f'--resume {path}: not a checkpoint of this model ({reason})') from error
     if not run.config.model.no_resume_opt:
         _restore_optimizer(run, path, content)
+    try:
+        return _restore_position(run, args, path, content)
+    except (RuntimeError, KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+        raise DebiasError(f'--resume {path}: damaged: it does not say where its run was ({reason})') from error
+
+
+def _restore_position(
+    run: Run, args: argparse.Namespace, path: Path, content: dict[str, Any]
+) -> tuple[Position, Meters, list]:
+    """Go to where a run was; returns what `restore` returns."""
     meters = Meters(run.machine)
     start_epoch = run.config.schedule.start_epoch
     position = Position(start_epoch) if start_epoch is not None else _position(run, content)

@@ -13,7 +13,7 @@ from .bulk_tables import sort_models, write_bulk_tables
 from .config import ValidateConfig
 from .model import check_model
 from .model_lists import Entry, folder_names, list_entries, parse_shard
-from .results import has_parts, read_json, write_json
+from .results import has_parts, read_json, read_results, write_json
 from .selection import wanted_benchmarks
 from .suite import run_suite
 
@@ -104,4 +104,4 @@ def _finished(folder: Path, request: dict[str, Any]) -> dict[str, Any] | None:
     if not path.exists() or read_json(path) != request:
         return None
     _logger.info(f'{folder.name} was measured before.')
-    return read_json(folder / 'results.json')
+    return read_results(folder)

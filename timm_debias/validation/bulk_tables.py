@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..escaping import csv_cell, markdown_text
 from .results import write_result
 from .tables import table_row
 
@@ -49,7 +50,7 @@ def format_rows(models: Sequence[Results]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=_columns(models), lineterminator='\n')
     writer.writeheader()
-    writer.writerows(table_row(model) for model in models)
+    writer.writerows({key: csv_cell(value) for key, value in table_row(model).items()} for model in models)
     return file.getvalue()
 
 
@@ -62,9 +63,14 @@ def format_models(models: Sequence[Results]) -> str:
     lines += [f'| {" | ".join(["folder", "M parameters", *figures])} |', '| --- |' + ' --- |' * (len(figures) + 1)]
     for model in measured:
         values = ['–' if model.get(figure) is None else f'{model[figure]:.2f}' for figure in figures]
-        lines.append(f'| {" | ".join([model["folder"], str(model["param_count"]), *values])} |')
+        lines.append(f'| {" | ".join([markdown_text(model["folder"]), str(model["param_count"]), *values])} |')
     if failed:
-        lines += ['', '## Failed', '', *(f'- {model["folder"]}: {model["error"]}' for model in failed)]
+        lines += [
+            '',
+            '## Failed',
+            '',
+            *(f'- {markdown_text(model["folder"])}: {markdown_text(model["error"])}' for model in failed),
+        ]
     return '\n'.join(lines) + '\n'
 
 

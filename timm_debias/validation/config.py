@@ -2,26 +2,30 @@
 
 from dataclasses import dataclass
 
-from timm.utils import ParseKwargs
-
-from ..flags import flag
+from ..data.shards import starts_process
+from ..flags import ParseKwargs, flag
 
 
 @dataclass(frozen=True)
 class ValidateDataConfig:
     """Dataset parameters"""
 
-    data: str | None = flag(None, 'path to the data set (deprecated, use --data-dir)', 'data', nargs='?', metavar='DIR')
-    data_dir: str | None = flag(None, 'path to the data set (root folder)', metavar='DIR')
+    data: str | None = flag(
+        None, 'path to the data set (deprecated, use --data-dir)', 'data', nargs='?', metavar='DIR',
+        executes=starts_process,
+    )  # fmt: skip
+    data_dir: str | None = flag(None, 'path to the data set (root folder)', metavar='DIR', executes=starts_process)
     dataset: str = flag('', 'type + name ("<type>/<name>"), or shapes_textures; image folder if empty', metavar='NAME')
-    split: str = flag('validation', 'split to measure', metavar='NAME')
+    split: str = flag('validation', 'split to measure', metavar='NAME', executes=starts_process)
     num_samples: int | None = flag(None, 'number of samples of the split', type=int, metavar='N')
     dataset_download: bool = flag(False, 'allow the download of torch/ and tfds/ data sets')
     class_map: str = flag('', 'path to class to index mapping file', metavar='FILENAME')
     input_key: str | None = flag(None, 'data set key of input images')
     input_img_mode: str | None = flag(None, 'image mode that inputs are converted to')
     target_key: str | None = flag(None, 'data set key of target labels')
-    dataset_trust_remote_code: bool = flag(False, 'let Hugging Face data sets execute code of their repository')
+    dataset_trust_remote_code: bool = flag(
+        False, 'let Hugging Face data sets execute code of their repository', executes=bool
+    )
     tf_preprocessing: bool = flag(False, 'preprocess as TensorFlow does, by TensorFlow')
     real_labels: str = flag('', 'JSON of labels by ImageNet ReaL, which then count', metavar='FILENAME')
     valid_labels: str = flag('', 'text file of class indices, to decide among these alone', metavar='FILENAME')

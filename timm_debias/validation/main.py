@@ -19,6 +19,7 @@ from ..checks import check_device
 from ..data.checks import check_image_folder, class_names
 from ..data.factory import SHAPES_TEXTURES, create_dataset
 from ..errors import DebiasError
+from ..escaping import csv_cell
 from ..files import atomic_path
 from ..flags import Parser, add_config_flag, add_flags, config_from, parse_with_yaml
 from ..log import setup_logging
@@ -308,4 +309,4 @@ def write_results(path: str, results: Results | list[Results], format: str) -> N
             rows = results if isinstance(results, list) else [results]
             writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)

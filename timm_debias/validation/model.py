@@ -3,6 +3,7 @@
 import argparse
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 from ..checks import check_model_name
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError
+from ..weight_files import check_weights
 from .config import ValidateConfig, ValidateModelConfig
 
 
@@ -51,6 +53,7 @@ def build_model(config: ValidateConfig) -> nn.Module:
         reason = ' '.join(str(error).split())[:300]
         raise DebiasError(f'--model {options.model}: {reason} (give --checkpoint PATH for weights of yours)') from error
     if options.checkpoint:
+        check_weights(Path(options.checkpoint), '--checkpoint')
         try:
             if options.use_ema and not _has_average(options.checkpoint):
                 raise DebiasError('it holds no moving average; leave --use-ema out')

@@ -102,4 +102,4 @@ def _classes(name: str) -> int | None:
 def _plain_name(entry: Entry) -> str:
     file = Path(entry.checkpoint).name
     stem = next((file.removesuffix(suffix) for suffix in _SUFFIXES if file.endswith(suffix)), file)
-    return re.sub(r'[^\w.+-]+', '_', f'{entry.model}-{stem}' if stem else entry.model)
+    return re.sub(r'[^\w.+-]+|^\.+', '_', f'{entry.model}-{stem}' if stem else entry.model)

@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DebiasError
-from ..files import remove_leftovers, write_text
+from ..files import below, check_no_links, remove_leftovers, write_text
+from ..schema import Check
+from ..untrusted import read_json as read_any_json
+from .results_schema import check_models, check_part, check_results
 
 Identity = Mapping[str, Any]
 """What a result depends on, as JSON values."""
+
+_RESULT = 'a result of validate.py --benchmarks; remove it to measure again'
 
 
 class PartResults:
@@ -22,13 +27,15 @@ class PartResults:
         resume: Go on with a folder that has results.
 
     Raises:
-        DebiasError: a folder that has results, without `resume`, or with another identity.
+        DebiasError: a folder that has results, without `resume`, or with another identity; or one in which links
+            lead to other places.
     """
 
     def __init__(self, folder: Path | None, identity: Identity, resume: bool) -> None:
         self._folder = folder
         if folder is None:
             return
+        check_no_links(folder, '--results-dir')
         remove_leftovers(folder)
         path = folder / 'run.json'
         if not has_parts(folder):
@@ -49,8 +56,8 @@ class PartResults:
         path = self._path(name)
         if path is None or not path.exists():
             return None
-        stored = read_json(path)
-        _check_same(path, stored.get('identity', {}), identity)
+        stored = _checked(path, read_json(path), check_part)
+        _check_same(path, stored['identity'], identity)
         return stored['result']
 
     def save(self, name: str, identity: Identity, result: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +73,7 @@ class PartResults:
         return [name for name in _stored(self._folder) if name not in names] if self._folder is not None else []
 
     def _path(self, name: str) -> Path | None:
-        return self._folder / 'parts' / f'{name}.json' if self._folder is not None else None
+        return below(self._folder / 'parts', f'{name}.json', 'part') if self._folder is not None else None
 
 
 def has_parts(folder: Path) -> bool:
@@ -89,7 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     value = _read(path)
     if not isinstance(value, dict):
-        raise DebiasError(f'{path}: no result of this program; remove it to measure again')
+        raise DebiasError(f'{path}: not {_RESULT}')
     return value
 
 
@@ -97,18 +104,31 @@ def read_folders(folder: Path) -> list[Path]:
     """Return the folders of the models that `--models` measured below a results folder; none for that of one model.
 
     Raises:
-        DebiasError: results.json cannot be read.
+        DebiasError: results.json cannot be read, or names a folder elsewhere.
     """
     path = folder / 'results.json'
     models = _read(path) if path.is_file() else {}
-    return [folder / model['folder'] for model in models if 'error' not in model] if isinstance(models, list) else []
+    if not isinstance(models, list):
+        return []
+    names = [model['folder'] for model in _checked(path, models, check_models) if 'error' not in model]
+    return [below(folder, name, str(path)) for name in names]
 
 
 def _read(path: Path) -> Any:
+    return read_any_json(path, _RESULT)
+
+
+def _checked(path: Path, value: Any, check: Check) -> Any:
+    """Return a value that is as it should be.
+
+    Raises:
+        DebiasError: it is not.
+    """
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise DebiasError(f'{path}: no result of this program ({error}); remove it to measure again') from error
+        check(value, str(path))
+    except ValueError as error:
+        raise DebiasError(f'{error}; not {_RESULT}') from error
+    return value
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -129,16 +149,19 @@ def read_results(folder: Path) -> dict[str, Any]:
         raise DebiasError(f'{folder} is no results folder: validate.py --benchmarks … --results-dir writes one')
     if models := read_folders(folder):
         raise DebiasError(f'{folder} holds the results of many models; give one of its folders, such as {models[0]}')
-    results = read_json(folder / 'results.json')
-    if 'benchmarks' not in results or 'weights' not in results:
-        raise DebiasError(f'{folder / "results.json"} was not written by validate.py --benchmarks')
-    return results
+    return _checked(folder / 'results.json', read_json(folder / 'results.json'), check_results)
 
 
 def read_parts(folder: Path, benchmark: str) -> dict[str, dict[str, Any]]:
-    """Return `identity` and `result` of each measured part of a benchmark, by name, in the order of the numbers."""
+    """Return `identity` and `result` of each measured part of a benchmark, by name, in the order of the numbers.
+
+    Raises:
+        DebiasError: the name leads elsewhere, or a file is not that of a part.
+    """
+    below(folder, benchmark, 'benchmark')
     names = [name for name in _stored(folder) if name.partition('/')[0] == benchmark]
-    return {name: read_json(folder / 'parts' / f'{name}.json') for name in names}
+    paths = {name: folder / 'parts' / f'{name}.json' for name in names}
+    return {name: _checked(path, read_json(path), check_part) for name, path in paths.items()}
 
 
 def _by_number(name: str) -> list[tuple[str, float]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..escaping import csv_cell, markdown_text
 from ..metrics import SEVERITIES
 from .results import write_json, write_result
 
@@ -29,7 +30,7 @@ def format_row(results: Mapping[str, Any]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(row), lineterminator='\n')
     writer.writeheader()
-    writer.writerow(row)
+    writer.writerow({key: csv_cell(value) for key, value in row.items()})
     return file.getvalue()
 
 
@@ -41,10 +42,10 @@ def table_row(results: Mapping[str, Any]) -> dict[str, Any]:
 def format_results(results: Mapping[str, Any]) -> str:
     """Return all figures as Markdown: a table of those of benchmarks, tables by corruption and category, protocols."""
     lines = [
-        f'# {results["model"]}',
+        f'# {markdown_text(results["model"])}',
         '',
-        f'{results["param_count"]} M parameters, weights {results["weights"][:12]}. All figures in percent; in '
-        'brackets, the Wilson 95 % interval of an accuracy.',
+        f'{results["param_count"]} M parameters, weights {markdown_text(results["weights"][:12])}. All figures in '
+        'percent; in brackets, the Wilson 95 % interval of an accuracy.',
         '',
         '| benchmark | figure | value | images |',
         '| --- | --- | --- | --- |',
@@ -52,18 +53,21 @@ def format_results(results: Mapping[str, Any]) -> str:
     for name, entry in results['benchmarks'].items():
         for key, value in _figures(entry).items():
             images = _point_of(entry, key).get('images', entry['images'])  # An attack has the same for each epsilon.
-            words = ', '.join(filter(None, [f'{images:,}', mark_of(entry)]))
-            lines.append(f'| {name} | {key} | {_cell(value, interval_of(entry, key))} | {words} |')
+            words = ', '.join(filter(None, [f'{images:,}', markdown_text(mark_of(entry))]))
+            cell = _cell(value, interval_of(entry, key))
+            lines.append(f'| {markdown_text(name)} | {markdown_text(key)} | {cell} | {words} |')
     for name, entry in results['benchmarks'].items():
         if 'errors' in entry['metrics']:
-            lines += ['', f'## {name}', '', *_corruptions(entry['metrics'])]
+            lines += ['', f'## {markdown_text(name)}', '', *_corruptions(entry['metrics'])]
         if 'categories' in entry['metrics']:
-            lines += ['', f'## {name}', '', *_categories(entry['metrics'])]
+            lines += ['', f'## {markdown_text(name)}', '', *_categories(entry['metrics'])]
     lines += ['', '## Protocols', '']
     for name, entry in results['benchmarks'].items():
         words = '; '.join([entry['protocol'], *entry['notes']]).removesuffix('.')
-        lines.append(f'- {name}: {words}.')
-    lines += [f'- {name}: not measured, {reason}.' for name, reason in results['absent'].items()]
+        lines.append(f'- {markdown_text(name)}: {markdown_text(words)}.')
+    lines += [
+        f'- {markdown_text(name)}: not measured, {markdown_text(reason)}.' for name, reason in results['absent'].items()
+    ]
     return '\n'.join(lines) + '\n'
 
 
@@ -109,7 +113,7 @@ def _corruptions(metrics: Mapping[str, Any]) -> list[str]:
         mean = sum(known) / len(known) if len(known) == len(errors) else None
         ce = [metrics['ce'].get(corruption)] if 'ce' in metrics else []
         cells = [_cell(value) for value in (*errors, mean, *ce)]
-        lines.append(f'| {corruption} | {" | ".join(cells)} |')
+        lines.append(f'| {markdown_text(corruption)} | {" | ".join(cells)} |')
     return lines
 
 
@@ -117,8 +121,8 @@ def _categories(metrics: Mapping[str, Any]) -> list[str]:
     """Return the table of shape bias by category, with published figures below where there are any."""
     lines = ['| shape | images | by shape | by texture | shape bias |', '| --- |' + ' --- |' * 4]
     for category, row in metrics['categories'].items():
-        cells = (category, row['images'], row['shape'], row['texture'], _cell(row['shape_bias']))
+        cells = (markdown_text(category), row['images'], row['shape'], row['texture'], _cell(row['shape_bias']))
         lines.append(f'| {" | ".join(map(str, cells))} |')
     for name, bias in metrics.get('published_shape_bias', {}).items():
-        lines.append(f'| all: {name}, published | | | | {bias:.2f} |')
+        lines.append(f'| all: {markdown_text(name)}, published | | | | {bias:.2f} |')
     return lines

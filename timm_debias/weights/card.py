@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from ..escaping import markdown_text
 from .folder import AUX_WEIGHTS, Release
 from .manifest import entries
 
@@ -40,11 +41,11 @@ def model_card(name: str, summary: str, release: Release, sections: Sequence[Sec
     network = release.network
     parts = [
         f'---\n{yaml.safe_dump(front, sort_keys=False)}---',
-        f'# {name}',
+        f'# {markdown_text(name)}',
         summary,
         f'Architecture `{network.pretrained_cfg["architecture"]}`, {network.num_classes:,} classes, '
         f'{sum(parameter.numel() for parameter in network.parameters()) / 1e6:.2f} M parameters. '
-        f'{preprocessing(release.data_config)} Licence: {front["license"]}.',
+        f'{preprocessing(release.data_config)} Licence: {markdown_text(front["license"])}.',
         _usage(name, release),
         *(f'## {section.title}\n\n{section.text}' for section in sections),
         files_section(sums),

@@ -10,7 +10,7 @@ import torch
 
 from ..aux_bn import split_aux_state
 from ..errors import DebiasError
-from ..weight_files import StateDict, load_safetensors, load_torch_file
+from ..weight_files import StateDict, check_finite, load_safetensors, load_torch_file
 
 _WRAPPERS = ('module.', '_orig_mod.')
 """What DataParallel, DistributedDataParallel and torch.compile put before the name of every weight."""
@@ -70,7 +70,9 @@ def read_checkpoint(path: Path, use_ema: bool = False) -> Checkpoint:
     state, aux = split_aux_state(_unwrap(_tensors(path, weights)))
     if isinstance(task_state, dict) and isinstance(task_state.get('aux_bn'), dict):
         aux = _unwrap(_tensors(path, task_state['aux_bn']))
-    _check_finite(path, {**state, **aux})
+    if not state:
+        raise DebiasError(f'{path}: holds auxiliary batch norm and no weights of a model')
+    check_finite({**state, **aux}, path)
     args = content.get('args') if plain_key else None
     metric = content.get('metric') if plain_key else None
     return Checkpoint(
@@ -89,7 +91,7 @@ def _load(path: Path) -> object:
 
 
 def _tensors(path: Path, weights: Any) -> StateDict:
-    other = [key for key, value in weights.items() if not isinstance(value, torch.Tensor)]
+    other = [key for key, value in weights.items() if not (isinstance(key, str) and isinstance(value, torch.Tensor))]
     if other or not weights:
         keys = ', '.join(f"'{key}'" for key in other[:5]) or 'nothing'
         raise DebiasError(
@@ -104,9 +106,3 @@ def _unwrap(state: StateDict) -> StateDict:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
-
-
-def _check_finite(path: Path, state: StateDict) -> None:
-    for key, value in state.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise DebiasError(f"{path}: '{key}' holds NaN or infinite values; the run has diverged")

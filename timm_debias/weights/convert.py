@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_data_config
-from timm.utils import ParseKwargs
 from torch import nn
 
 from .. import __version__
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError
-from ..flags import Parser, add_flags, config_from, flag
+from ..escaping import markdown_text
+from ..flags import ParseKwargs, Parser, add_flags, config_from, flag
 from ..hashing import hash_file
 from ..log import setup_logging
 from .card import Section, model_card, preprocessing
@@ -214,7 +214,7 @@ def _summary(entry: Entry | None) -> str:
 
 def _origin(config: ConvertConfig, checkpoint: Checkpoint, entry: Entry | None) -> str:
     words = [
-        f'Converted by timm-debias {__version__} from `{checkpoint.path.name}` '
+        f'Converted by timm-debias {__version__} from `{markdown_text(checkpoint.path.name)}` '
         f'(SHA-256 `{hash_file(checkpoint.path)}`){", moving average" if checkpoint.is_ema else ""}.'
     ]
     if entry is not None and entry.offered_as:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.utils import ParseKwargs
 from torch import nn
 
 from ..errors import DebiasError
 from ..files import atomic_path
-from ..flags import Parser, add_flags, config_from, flag
+from ..flags import ParseKwargs, Parser, add_flags, config_from, flag
 from ..log import setup_logging
 from ..validation.config import (
     SuiteConfig,

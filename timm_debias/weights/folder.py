@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from timm.models._hub import save_config_for_hf
 from ..errors import DebiasError
 from ..files import PARTIAL
 from ..hashing import hash_file
+from ..untrusted import read_json
 from ..weight_files import StateDict, load_safetensors
 
 WEIGHTS = 'model.safetensors'
@@ -113,7 +113,7 @@ def read_sums(folder: Path) -> dict[str, str]:
         lines = (folder / SUMS).read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DebiasError(f'{folder}: no released model: {SUMS} cannot be read') from error
-    matches = [re.fullmatch(r'([0-9a-f]{64}) [ *]([\w.+-]+)', line) for line in lines if line.strip()]
+    matches = [re.fullmatch(r'([0-9a-f]{64}) [ *](\w[\w.+-]*)', line) for line in lines if line.strip()]
     sums = {match[2]: match[1] for match in matches if match is not None}
     if len(sums) != len(matches) or WEIGHTS not in sums:
         raise DebiasError(f'{folder}: {SUMS} is damaged; it has a line with SHA-256 and file name for each file')
@@ -132,10 +132,10 @@ def check_folder(folder: Path) -> dict[str, Any]:
             raise DebiasError(f'{path}: no such file, and {SUMS} names it')
         if hash_file(path) != digest:
             raise DebiasError(f'{path}: SHA-256 differs from {SUMS}: damaged or exchanged')
-    try:
-        return json.loads((folder / CONFIG).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise DebiasError(f'{folder / CONFIG}: not a configuration of timm ({error})') from error
+    config = read_json(folder / CONFIG, 'a configuration of timm')
+    if not isinstance(config, dict):
+        raise DebiasError(f'{folder / CONFIG}: not a configuration of timm')
+    return config
 
 
 def read_weights(folder: Path) -> StateDict:

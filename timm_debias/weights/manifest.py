@@ -12,6 +12,7 @@ import yaml
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ..data.shapes_textures import CLASSES
+from ..downloads import check_url
 from ..errors import DebiasError, did_you_mean
 
 MANIFEST = Path(__file__).with_name('manifest.yaml')
@@ -114,6 +115,8 @@ def _entry(path: Path, name: str, values: Mapping[str, Any]) -> Entry:
         raise DebiasError(f'{path}: {name}: {" and ".join(sources)}; one place of the weights is enough')
     if not sources and not entry.offered_as:
         raise DebiasError(f'{path}: {name}: no place of the weights: packed, url, hf_hub_id or offered_as')
+    if entry.url:
+        check_url(entry.url)
     if sources and not re.fullmatch('[0-9a-f]{64}', str(entry.sha256)):
         raise DebiasError(f"{path}: {name}: {sources[0]} needs sha256: '…', the hash of the file in hex, in quotes")
     return entry

@@ -26,8 +26,8 @@ def create_network(arch: str, num_classes: int | None, model_kwargs: Mapping[str
     check_model_name(arch)
     try:
         return create_model(arch, num_classes=num_classes, **model_kwargs)
-    except (RuntimeError, TypeError, OSError, ValueError, AssertionError) as error:
-        raise DebiasError(f'{arch}: {" ".join(str(error).split())[:300]}') from error
+    except Exception as error:  # Model code raises almost anything; all of it is about these arguments.
+        raise DebiasError(f'{arch}: {" ".join(str(error).split())[:300] or type(error).__name__}') from error
 
 
 def count_classes(arch: str, state: StateDict) -> int | None:

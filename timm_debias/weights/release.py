@@ -17,6 +17,7 @@ from .. import __version__
 from ..data.factory import SHAPES_TEXTURES
 from ..data.shapes_textures import CLASSES
 from ..errors import DebiasError
+from ..escaping import markdown_code, markdown_text
 from ..flags import Parser, add_flags, command_line, config_from, flag, parse_with_yaml
 from ..hashing import hash_weights
 from ..log import setup_logging
@@ -103,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(config: ReleaseConfig) -> Path:
-    if not re.fullmatch(r'[\w.-]+', config.name):
-        raise DebiasError(f"--name '{config.name}': expected a name of letters, digits and . _ -")
+    if not re.fullmatch(r'\w[\w.-]*', config.name):
+        raise DebiasError(f"--name '{config.name}': expected a name of letters, digits and . _ -, and no dot first")
     if config.name in entries():
         raise DebiasError(f'--name {config.name} is a model that timm_debias has already; choose another name')
     if not config.license:
@@ -124,7 +125,7 @@ def release(config: ReleaseConfig, folder: Path) -> None:
     Raises:
         DebiasError: a run that cannot be read, weights that do not fit it, or results of other weights.
     """
-    args = parse_with_yaml(build_train_parser(), ['-c', str(Path(config.run_dir) / ARGS)])
+    args = parse_with_yaml(build_train_parser(), ['-c', str(Path(config.run_dir) / ARGS)], executes=False)
     train_config = config_from_args(args)
     checkpoint = read_checkpoint(_find_checkpoint(config), config.use_ema)
     if checkpoint.has_ema and not checkpoint.is_ema:
@@ -199,7 +200,7 @@ def published_args(args: argparse.Namespace) -> dict[str, Any]:
 
 def describe(architecture: str, config: TrainConfig) -> str:
     """Return in a sentence how a model was trained."""
-    debias, data = config.debias, config.data.dataset or 'an image folder'
+    debias, data = config.debias, markdown_text(config.data.dataset) or 'an image folder'
     start = 'from pretrained weights' if config.model.pretrained or config.model.initial_checkpoint else 'from scratch'
     if not debias.debias:
         return f'`{architecture}`, trained {start} on {data}, without debiasing.'
@@ -224,13 +225,11 @@ def evaluation_sections(results: Sequence[Mapping[str, Any]]) -> list[Section]:
 def _training(args: argparse.Namespace, published: Mapping[str, Any], checkpoint: Checkpoint) -> Section:
     average = ' (moving average)' if checkpoint.is_ema else ''
     lines = [
-        '```bash',
-        f'python train.py {command_line(build_train_parser(), published)}',
-        '```',
+        markdown_code(f'python train.py {command_line(build_train_parser(), published)}', 'bash'),
         '',
         f'The same flags are in `{ARGS}`: `python train.py -c {ARGS}`. The batch size is that of each process.',
-        f'Released from `{checkpoint.path.name}`{average} by timm-debias {__version__}, PyTorch {torch.__version__},',
-        f'timm {timm.__version__}.',
+        f'Released from `{markdown_text(checkpoint.path.name)}`{average} by timm-debias {__version__},',
+        f'PyTorch {torch.__version__}, timm {timm.__version__}.',
     ]
     if args.resume:
         lines.append('The run was interrupted and resumed.')

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from huggingface_hub import hf_hub_download
 
+from ..downloads import download
 from ..errors import DebiasError
 from ..hashing import hash_file
-from ..weight_files import StateDict, download, load_safetensors
+from ..weight_files import StateDict, load_safetensors
 from .folder import SUMS, WEIGHTS, read_weights
 from .manifest import MANIFEST, PAGE, Entry
 from .packed import load_packed
@@ -78,7 +79,7 @@ def _load_packed(entry: Entry) -> StateDict:
 
 def _download(url: str, sha256: str | None, path: Path) -> None:
     try:
-        download(url, path, check=lambda file: load_safetensors(file, sha256))
+        download(url, path, check=load_safetensors, sha256=sha256)
     except DebiasError as error:
         raise DebiasError(f'{url} cannot be downloaded ({error}); without network, put the file at {path}') from error
 

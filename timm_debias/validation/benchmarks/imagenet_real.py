@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from ...errors import DebiasError
+from ...schema import count, list_of
+from ...untrusted import read_json
 from ..scores import State, TopK
 from .base import Benchmark, Contents, Part, Setting, Summary
 from .classes import imagenet_classes
@@ -58,18 +60,18 @@ class ImageNetReal(Benchmark):
 def _read_labels(data_root: str) -> tuple[list[list[int]], str]:
     """Return the labels of each validation image, and where they come from."""
     path = Path(data_root) / 'real.json'
+    if data_root and path.is_file():
+        labels, origin = read_json(path, 'the ReaL labels'), str(path)
+    else:
+        shipped = files('timm.data').joinpath('_info/imagenet_real_labels.json')
+        labels, origin = json.loads(shipped.read_text(encoding='utf-8')), "timm's copy of real.json"
     try:
-        if data_root and path.is_file():
-            labels, origin = json.loads(path.read_text(encoding='utf-8')), str(path)
-        else:
-            shipped = files('timm.data').joinpath('_info/imagenet_real_labels.json')
-            labels, origin = json.loads(shipped.read_text(encoding='utf-8')), "timm's copy of real.json"
-    except (OSError, ValueError) as error:
-        raise DebiasError(f'imagenet-real: {path} cannot be read: {error}') from error
-    if not isinstance(labels, list) or len(labels) != _NUM_LABELS or not all(isinstance(item, list) for item in labels):
+        list_of(list_of(count), length=_NUM_LABELS)(labels, str(path))
+    except ValueError as error:
         raise DebiasError(
-            f'imagenet-real: {path} is not the ReaL labels, a list with a list of labels for each of 50,000 images'
-        )
+            f'imagenet-real: {path} is not the ReaL labels, a list with a list of labels for each of 50,000 images '
+            f'({error})'
+        ) from error
     return labels, origin
 
 
