@@ -132,6 +132,24 @@ def test_moving_average(run_dir, tmp_path, capsys):
     assert '`last.pth.tar` (moving average)' in (tmp_path / 'tiny' / 'README.md').read_text()
 
 
+def test_average_of_a_run(run_dir, tmp_path):
+    """The best checkpoints of a run, by what train.py has written into them, are averaged and released."""
+    mean = tmp_path / 'mean.safetensors'
+    assert main(['average', str(run_dir), '-n', '2', '--output', str(mean)]) == 0
+    arguments = ['--name', 'tiny', '--license', 'cc0-1.0', '--output', tmp_path / 'tiny']
+    assert release(run_dir, *arguments, '--checkpoint', mean) == 0
+    paths = sorted(run_dir.glob('checkpoint-*.pth.tar'))
+    with open(run_dir / 'summary.csv', newline='') as file:
+        measured = [float(line['eval_top1']) for line in csv.DictReader(file)]
+    checkpoints = [torch.load(path, weights_only=False) for path in paths]
+    assert [checkpoint['metric'] for checkpoint in checkpoints] == measured
+    found = load_file(tmp_path / 'tiny' / 'model.safetensors')
+    for key, value in found.items():
+        if value.is_floating_point():
+            expected = sum(checkpoint['state_dict'][key].double() for checkpoint in checkpoints) / 2
+            torch.testing.assert_close(value, expected.float(), rtol=0, atol=1e-7)
+
+
 def test_nothing_of_the_machine_is_published(run_dir, tmp_path):
     other, base = tmp_path / 'run', tmp_path / 'secret' / 'base'
     shutil.copytree(run_dir, other)

@@ -52,7 +52,8 @@ class Saver:
             DebiasError: a file cannot be written; all that were there are intact.
         """
         dropped = self._rank(epoch, metric)
-        content = self._described(content, dropped, (epoch, metric), is_milestone)
+        # timm's key, by which its tools and `timm-debias average` choose among checkpoints.
+        content = {**self._described(content, dropped, (epoch, metric), is_milestone), 'metric': metric}
         last = self._path('last')
         if last.exists():
             _link(last, self._path('previous'))
