@@ -12,6 +12,7 @@ from timm_debias import DebiasError
 from timm_debias.cli import main
 from timm_debias.hashing import hash_file, hash_weights
 from timm_debias.weights.manifest import entries
+from timm_debias.weights.release import evaluation_sections
 from timm_debias.weights.zoo import SHIPPED
 
 ENTRIES = [entry for entry in entries().values() if entry.packed]
@@ -117,4 +118,5 @@ def test_figures_of_the_cards(offline, tmp_path, capsys):
         found = figures(name)
         assert set(found) >= set(entry['headline'])
         assert found == {key: f'{entry["metrics"][key]:.2f}' for key in found}
+        assert evaluation_sections([measured])[0].text in card(name)  # Intervals and figures by category too.
         assert measured['img_size'] == 64

@@ -133,6 +133,8 @@ def export(model: nn.Module, size: Sequence[int], path: Path) -> float:
 
 
 def _write_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> None:
+    for name in ('onnx_ir', 'onnxscript'):
+        logging.getLogger(name).setLevel(logging.WARNING)  # They tell of every pass of their optimiser.
     torch.onnx.export(
         model,
         (example,),

@@ -34,6 +34,6 @@ def push(folder: Path, repository: str) -> str:
         url = api.create_repo(repository, exist_ok=True)
         api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message=f'Add {folder.name}')
     except Exception as error:  # The hub's client raises almost anything; all of it is about this upload.
-        reason = ' '.join(str(error).split())[:300]
+        reason = ' '.join(str(error).split())[:300].rstrip('.')
         raise DebiasError(f'--push-to-hub {repository}: {reason}; the folder to upload is {folder}') from error
     return str(url)
