@@ -145,7 +145,7 @@ class TestLoading:
     def test_both_loaders_do_the_same(self, folder):
         ours = loading._our_loader(self.setup, folder, 4, 0)
         theirs = loading._timm_loader(self.setup, folder, 4, 0)
-        assert str(ours.loader.loader.dataset.dataset.transform) == str(theirs.dataset.transform)
+        assert str(ours.loader.loader.dataset.samples.dataset.transform) == str(theirs.dataset.transform)
         assert ours.loader.loader.num_workers == theirs.loader.num_workers == 0
         torch.testing.assert_close(ours.loader.mean, theirs.mean)
         shapes = [[images.shape for images, _ in loader] for loader in (ours, theirs)]

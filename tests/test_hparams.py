@@ -122,7 +122,7 @@ def test_images_are_those_of_the_paper(name, folder):
     input_config, machine = resolve_input(config, model, verbose=False), Machine(torch.device('cpu'))
     train, validation = build_datasets(config, input_config, 1000)
     build_train_loader(config, train, model, input_config, 1000, machine)
-    build_eval_loader(config, validation, model, input_config, machine)
+    build_eval_loader(config, validation, model, input_config, 1000, machine)
 
     crop, flip, *others = train.transform.transforms
     paper = transforms.RandomResizedCrop(224)

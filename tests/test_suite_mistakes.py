@@ -198,7 +198,7 @@ def test_torn_results(suite, folder, capsys):
         (['--benchmarks', 'fgsm', '--model-dtype', 'bfloat16'], ['fgsm', 'float32']),
         (['--benchmarks', 'pgd', '--epsilons', '2', '2'], ['--epsilons names 2 twice']),
         (['--benchmarks', 'fgsm,imagenet,fgsm'], ['--benchmarks names fgsm twice']),
-        (['--benchmarks', 'imagenet', '--std', '0.2', '0', 'nan'], ['--std is 0.2 0 nan; expected numbers above 0']),
+        (['--benchmarks', 'imagenet', '--std', '0.2', '0', '0.2'], ['--std is 0.2 0 0.2; expected numbers above 0']),
         (['--benchmarks', 'all,imagenet'], ["'all' stands alone"]),
         (['--benchmarks', 'imagenet', '--split', 'val'], ['--split', '--data-root']),
         (['--benchmarks', 'imagenet', '--num-samples', '3'], ['--num-samples', '--data-root']),

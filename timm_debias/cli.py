@@ -11,6 +11,7 @@ from .escaping import one_line
 
 COMMANDS = {
     'train': ('timm_debias.training.main', 'train a timm model, with --debias on stylised images too'),
+    'submit': ('timm_debias.slurm', 'submit a training run as a Slurm job that goes on after preemption'),
     'run': ('timm_debias.run_script', "run a copy of timm's own train.py with debiasing plugged in"),
     'replay': ('timm_debias.training.replay', 'compute again an update whose loss or gradient was not finite'),
     'validate': ('timm_debias.validation.main', 'measure accuracy, robustness and shape bias of a timm model'),

@@ -85,7 +85,7 @@ def _shape_bias(runs: Sequence[Run], benchmark: str, with_published: bool) -> st
         (
             run.look,
             run.label,
-            metrics['shape_bias'],
+            metrics.get('shape_bias'),
             {name: (row['shape'], row['texture']) for name, row in metrics['categories'].items()},
         )
         for run, metrics in shown

@@ -1,0 +1,113 @@
+"""Jobs by submitit: what is asked of Slurm, and a job that is preempted and goes on, by submitit's local executor."""
+
+import importlib.machinery
+import importlib.util
+import os
+import signal
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+from training_runs import finished, same_training, train_command
+
+from timm_debias.cli import main
+
+RUN = ['--model', 'test_resnet', '--data-dir', 'data', '--experiment', 'a', '--resume', 'auto']
+
+
+@pytest.fixture
+def submitit(monkeypatch):
+    """A stand-in for the package, which notes what it is asked for."""
+    module = types.ModuleType('submitit')
+    module.__spec__ = importlib.machinery.ModuleSpec('submitit', None)
+    failure = type('FailedJobError', (Exception,), {})
+    module.core = types.SimpleNamespace(utils=types.SimpleNamespace(FailedJobError=failure))
+    module.asked = {}
+
+    class AutoExecutor:
+        def __init__(self, folder, **options):
+            module.asked |= {'folder': folder, **options}
+
+        def update_parameters(self, **parameters):
+            module.asked |= parameters
+
+        def submit(self, function):
+            if module.asked['nodes'] > 100:
+                raise failure('sbatch: error: Node count\nspecification invalid')
+            module.asked['argv'] = function.argv
+            return types.SimpleNamespace(job_id='17', paths=types.SimpleNamespace(stdout=Path('17.out')))
+
+    module.AutoExecutor = AutoExecutor
+    monkeypatch.setitem(sys.modules, 'submitit', module)
+    return module
+
+
+def test_what_is_asked_for(submitit, capsys):
+    job = ['--nodes', '4', '--gpus-per-node', '8', '--hours', '1.5', '--partition', 'p', '--logs', 'logs']
+    assert main(['submit', *job, *RUN]) == 0
+    assert 'Job 17' in capsys.readouterr().out
+    assert submitit.asked['argv'] == RUN
+    assert (submitit.asked['nodes'], submitit.asked['tasks_per_node'], submitit.asked['timeout_min']) == (4, 8, 90)
+    assert (submitit.asked['slurm_partition'], submitit.asked['folder']) == ('p', Path('logs'))
+    assert 'slurm_account' not in submitit.asked
+    assert submitit.asked['cluster'] == 'slurm'
+
+
+@pytest.mark.parametrize(
+    ('argv', 'message'),
+    [
+        (['--node', '4', *RUN], 'unrecognized arguments: --node'),
+        (RUN[:-2], '--resume auto'),
+        (RUN[:4] + RUN[6:], '--experiment'),
+        ([*RUN, '--opt', 'sdg'], "'sgd'"),
+        (['--nodes', '101', *RUN], 'Node count specification invalid'),
+        (['--cluster', 'slrum', *RUN], 'slurm'),
+    ],
+)
+def test_mistakes(submitit, capsys, argv, message):
+    assert main(['submit', *argv]) == 2
+    error = capsys.readouterr().err
+    assert message in error.splitlines()[-1]
+    assert 'argv' not in submitit.asked
+
+
+def test_without_the_package(monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None if name == 'submitit' else find(name))
+    assert main(['submit', *RUN]) == 2
+    assert "pip install 'timm-debias[slurm]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_preempted_job_goes_on(training_images, tmp_path, monkeypatch):
+    """submitit's signal for its first process: both processes save, start again, and end in the same bits."""
+    submitit = pytest.importorskip('submitit')
+    from timm_debias.slurm import Training
+
+    whole = train_command(training_images, tmp_path / 'whole', '-b', '2')
+    finished(whole, tmp_path / 'log', world_size=2)
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(filter(None, sys.path)))
+    _, *argv = train_command(training_images, tmp_path / 'job', '-b', '2', '--resume', 'auto')
+    executor = submitit.LocalExecutor(tmp_path / 'jobs')
+    executor.update_parameters(tasks_per_node=2, timeout_min=5)
+    job = executor.submit(Training(argv))
+    wait_for(tmp_path / 'job' / 'run' / 'recovery-0-1.pth.tar')
+    os.kill(first_child(int(job.job_id)), signal.SIGUSR2)
+    assert job.results() == [0, 0]
+    logs = ''.join(path.read_text() for path in (tmp_path / 'jobs').glob('*_log.err'))
+    assert 'SIGUSR1: saving, then stopping.' in logs
+    assert 'Going on from' in logs
+    same_training(tmp_path / 'whole' / 'run', tmp_path / 'job' / 'run')
+
+
+def first_child(number: int) -> int:
+    return int(Path(f'/proc/{number}/task/{number}/children').read_text().split()[0])
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 300
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
