@@ -188,10 +188,11 @@ def test_disk_that_takes_no_more(train_command, tmp_path, small_files):
     assert ended.code == 2
     assert 'recovery-1-0.pth.tar cannot be written: File too large' in ended.err.splitlines()[-1]
     assert 'Traceback' not in ended.err
-    args = tmp_path / 'run' / 'args.yaml'
-    assert {path: path.read_bytes() for path in (tmp_path / 'run').iterdir() if path != args} == {
-        path: content for path, content in before.items() if path != args
+    args, metrics = tmp_path / 'run' / 'args.yaml', tmp_path / 'run' / 'metrics.jsonl'
+    assert {path: path.read_bytes() for path in (tmp_path / 'run').iterdir() if path not in (args, metrics)} == {
+        path: content for path, content in before.items() if path not in (args, metrics)
     }
+    assert metrics.read_bytes().startswith(before[metrics])
     finished([*argv, '--epochs', '2'], tmp_path / 'log-room')
 
 

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 from processes import forked
-from training_runs import finished, launch, result, same, same_runs, signal_after, train_command
+from training_runs import finished, launch, metrics, result, same, same_runs, signal_after, train_command
 
 from timm_debias import DebiasError, create_debias_task
 from timm_debias.cli import main
@@ -264,6 +264,7 @@ def test_skipped_and_killed(training_images, tmp_path):
     assert result(resumed) == result(whole)
     same_runs(tmp_path / 'whole' / 'run', tmp_path / 'killed' / 'run')
     assert [epoch['train']['skipped_updates'] for epoch in result(whole)] == [1, 2, 0]
+    assert [row['step'] - 1 for row in metrics(tmp_path / 'killed' / 'run') if row.get('skipped')] == [3, 6, 7]
 
 
 @pytest.mark.parametrize('rank_of_bad', [0, 1])
@@ -289,4 +290,5 @@ def test_stopped_before_a_checkpoint_of_spoilt_weights(training_images, tmp_path
     assert 'epoch 0, update 3' in ended.err.splitlines()[-1]
     names = {path.name for path in (tmp_path / 'run').glob('*.pth.tar')}
     assert names == {'recovery-0-1.pth.tar'}
+    assert [row['loss'] is None for row in metrics(tmp_path / 'run')] == [False, False, False, True]
     finished(train_command(training_images, tmp_path, '--resume', 'auto'), tmp_path / 'log-resumed')

@@ -78,6 +78,8 @@ def test_training_flags(table):
         '--checkpoint-steps',
         '--on-bad-image',
         '--on-nonfinite',
+        '--fsdp',
+        '--log-tensorboard',
     )
     assert all(name.startswith(ours_alone) for name in own), own
 

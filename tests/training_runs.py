@@ -92,6 +92,7 @@ def same_runs(whole: Path, resumed: Path) -> None:
     """Compare what two runs have left."""
     assert {path.name for path in whole.iterdir()} == {path.name for path in resumed.iterdir()}
     assert (whole / 'summary.csv').read_text() == (resumed / 'summary.csv').read_text()
+    assert metrics(whole) == metrics(resumed)
     for path in whole.glob('*.pth.tar'):
         first, second = read_checkpoint(path), read_checkpoint(resumed / path.name)
         for content in (first, second):
@@ -100,9 +101,17 @@ def same_runs(whole: Path, resumed: Path) -> None:
         same(first, second, path.name)
 
 
+def metrics(folder: Path) -> list[dict]:
+    """Return the rows of metrics.jsonl without what depends on the clock."""
+    rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+    timed = ('images_per_second', 'stylizer_share')
+    return [{name: value for name, value in row.items() if name not in timed} for row in rows]
+
+
 def same_training(first: Path, second: Path) -> None:
     """Compare the epochs of two runs that have not saved as often."""
     assert (first / 'summary.csv').read_text() == (second / 'summary.csv').read_text()
+    assert metrics(first) == metrics(second)
     for path in sorted(first.glob('*.pth.tar')):
         if path.name.startswith('recovery'):
             continue

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -41,6 +42,9 @@ class DebiasTask(ClassificationTask):
         device: Device for criterion, stylizer and normalisation.
         dtype: Kept for timm; the task computes in the dtype of its input.
         verbose: Log the criterion.
+
+    Attributes:
+        stylise_timer: Entered for the time in which images are stylised; a training loop may set it.
     """
 
     criterion: DualTargetLoss
@@ -62,6 +66,7 @@ class DebiasTask(ClassificationTask):
         self.normalize = normalize.to(self.device)
         self.clean_augment = clean_augment or CleanAugment()
         self.multi_grid = multi_grid
+        self.stylise_timer: AbstractContextManager[Any] = nullcontext()
         self.epoch = self.update = 0
 
     def set_position(self, epoch: int, update: int) -> None:
@@ -84,7 +89,8 @@ class DebiasTask(ClassificationTask):
         drawn = self.mix.sample(len(input))
         size = self.stylised_size(input)
         shape_target = self.clean_augment.targets(target)
-        stylised, texture_target = self.stylise(input, shape_target, drawn, size)
+        with self.stylise_timer:
+            stylised, texture_target = self.stylise(input, shape_target, drawn, size)
         stylised, finite = finite_images(stylised)
         clean, clean_target = self.clean_augment(input, target)
         clean_logits, stylised_logits = self.classify(clean, stylised)

@@ -128,6 +128,10 @@ def read(path: Path) -> None:
         read_checkpoint(path)
     elif path.suffix == '.json':
         json.loads(path.read_text())
+    elif path.suffix == '.jsonl':
+        *rows, _ = path.read_bytes().split(b'\n')  # What follows the last whole line is cut by the run that goes on.
+        for row in rows:
+            json.loads(row)
     elif path.suffix == '.yaml':
         assert isinstance(yaml.safe_load(path.read_text()), dict)
     elif path.suffix == '.safetensors':

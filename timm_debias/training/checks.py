@@ -14,6 +14,7 @@ from .combinations import check_combinations, refuse_with_debias
 from .config import DebiasConfig, TrainConfig
 from .criterion import build_criterion
 from .debias_checks import check_debias_options, check_warmup_multistep, check_without_debias
+from .fsdp import check_fsdp
 from .trackers import check_trackers
 from .warmup_multistep import WARMUP_MULTISTEP
 
@@ -38,6 +39,7 @@ def check_config(config: TrainConfig) -> None:
     check_device(config.device.device)
     check_combinations(config)
     check_trackers(config)
+    check_fsdp(config)
     _check_names(config)
     _check_files(config)
     _check_numbers(config)

@@ -84,6 +84,10 @@ class DeviceConfig:
     amp_dtype: str = flag('float16', 'lower precision of --amp', choices=['float16', 'bfloat16'])
     model_dtype: str | None = flag(None, 'dtype of the model', choices=['float32', 'float16', 'bfloat16'])
     no_ddp_bb: bool = flag(False, 'do not broadcast buffers in DDP')
+    fsdp: bool = flag(
+        False,
+        'share weights, gradients and optimizer state out between processes (FSDP2), for models too large for one',
+    )
     synchronize_step: bool = flag(False, 'wait for the device at the end of each update')
     local_rank: int = flag(0, 'given by old launchers; the environment variable LOCAL_RANK counts', '--local_rank')
     device_modules: list[str] | None = flag(
@@ -262,6 +266,7 @@ class RunConfig:
     )
     tta: int = flag(0, 'images that make one prediction in validation; refused above 1', metavar='N')
     use_multi_epochs_loader: bool = flag(False, 'keep workers over epochs; here they are kept but for streams')
+    log_tensorboard: bool = flag(False, "log metrics to TensorBoard, in the run's folder")
     log_wandb: bool = flag(False, 'log metrics to Weights & Biases')
     wandb_project: str | None = flag(None, 'project there')
     wandb_tags: list[str] = flag([], 'tags of the run there', nargs='+')

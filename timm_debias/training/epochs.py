@@ -18,7 +18,6 @@ from .saver import Saver
 from .signals import Stopped, StopSignals
 from .state import Position, capture
 from .summary import update_summary
-from .trackers import log_epoch
 
 _logger = logging.getLogger(__name__)
 
@@ -151,6 +150,7 @@ class Epochs:
         if stop is None and not self._is_due(position):
             return
         settle(self.run, meters)
+        self.run.progress.flush()  # A resumed run does not tell of these updates again.
         content = capture(self.run, self.args, position, meters, self.results)
         on_primary(self.run.machine, lambda: self._save_step(content, position))
         if stop is not None:
@@ -181,8 +181,9 @@ class Epochs:
             row = update_summary(summary, result['epoch'], result['train'], result.get('validation'), lr)
         except OSError as error:
             raise unwritable(summary, error) from error
+        if self.run.trackers is not None:
+            self.run.trackers.log_epoch(row)
         self.saver.save_epoch(content, result['epoch'], metric, is_milestone)
-        log_epoch(self.run.config, row)
 
     def _save_step(self, content: dict[str, Any], position: Position) -> None:
         assert self.saver is not None

@@ -1,8 +1,6 @@
 """One epoch of training, read from top to bottom."""
 
-import logging
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +12,7 @@ import torch.distributed as dist
 from timm.task.task import TrainingTask
 from timm.utils import dispatch_clip_grad
 
+from ..errors import DebiasError
 from ..task import DebiasTask
 from .batches import batch_length, loss_scale
 from .config import TrainConfig
@@ -21,14 +20,12 @@ from .freeze import train_classifier
 from .machine import Machine
 from .nonfinite import Batch, FiniteGuard
 from .precision import LossScaler
+from .progress import MEASURES, Progress
 from .randomness import set_random_states
 from .seeded_loader import SeededLoader
-
-_logger = logging.getLogger(__name__)
+from .trackers import Trackers
 
 LOSSES = ('loss', 'loss_clean', 'loss_stylised')
-_METERS = (*LOSSES, 'top1_clean', 'top1_stylised')
-"""Entries of a task's result that are averaged over an epoch, where the task gives them."""
 
 
 @dataclass
@@ -50,12 +47,15 @@ class Run:
     """Called as (images, epoch, update) whenever a line is logged, in the primary process."""
     on_update: Callable[[int, int, 'Meters'], None] | None = None
     """Called as (epoch, batches so far, meters) after each update but the last of an epoch, in every process."""
+    trackers: Trackers | None = None
+    """Where the figures of each update go, in the primary process."""
 
     bad_in_validation: list[list[Any]] = field(default_factory=list)
     """Rows of this process's images that validation could not read last."""
 
     def __post_init__(self) -> None:
         self.guard = FiniteGuard(self.config.faults.on_nonfinite, self.machine, self.task, self.optimizer)
+        self.progress = Progress(self)
 
     @property
     def model(self) -> Any:
@@ -85,7 +85,7 @@ def train_one_epoch(run: Run, epoch: int, meters: 'Meters', first_batch: int = 0
         run.model.train()
     run.optimizer.zero_grad()
     accum_steps = run.config.model.grad_accum_steps
-    progress = _Progress(run, epoch, meters, first_batch // accum_steps)
+    run.progress.begin(epoch, meters, first_batch // accum_steps)
     batches = len(run.loader)
     for batch, (images, target) in enumerate(run.loader, start=first_batch):
         update, place = divmod(batch, accum_steps)
@@ -106,8 +106,9 @@ def train_one_epoch(run: Run, epoch: int, meters: 'Meters', first_batch: int = 0
         _synchronize(run)
         updates = epoch * run.updates_per_epoch + update + 1
         run.task.update_ema(step=updates)
+        run.progress.end_update(update)
         if update % run.config.run.log_interval == 0 or update == run.updates_per_epoch - 1:
-            progress.log(update)
+            run.progress.log(update)
             if run.on_log is not None and run.machine.is_primary:
                 run.on_log(images, epoch, update)
         if run.scheduler is not None:
@@ -115,6 +116,7 @@ def train_one_epoch(run: Run, epoch: int, meters: 'Meters', first_batch: int = 0
         if run.on_update is not None and batch + 1 < batches:
             run.on_update(epoch, batch + 1, meters)
     settle(run, meters)
+    run.progress.flush()
     if hasattr(run.optimizer, 'sync_lookahead'):
         run.optimizer.sync_lookahead()
 
@@ -127,9 +129,14 @@ def settle(run: Run, meters: 'Meters') -> bool:
     Raises:
         DebiasError: it was not, and training is to stop.
     """
-    undone = run.guard.undone()
+    try:
+        undone = run.guard.undone()
+    except DebiasError:
+        run.progress.flush()
+        raise
     if undone is not None:
         meters.undo(undone.meters)
+        run.progress.undo()
     return undone is not None
 
 
@@ -150,6 +157,7 @@ def _accumulate(run: Run, batch: Batch, is_last: bool, meters: 'Meters') -> None
             loss.backward(create_graph=second_order)
     batch.losses = {name: result[name].detach() for name in LOSSES if name in result}
     meters.update(result, length)
+    run.progress.add(result, length)
 
 
 def _compute_again(run: Run, meters: 'Meters') -> None:
@@ -224,7 +232,7 @@ class Meters:
     def update(self, result: dict[str, torch.Tensor], count: int) -> None:
         """Add the results of a task for a batch of `count` images."""
         self.count += count
-        for name in _METERS:
+        for name in MEASURES:
             if name in result:
                 # float32 on the device: MPS has no float64, and an epoch's sum keeps 6 digits.
                 value = result[name].detach().float() * count
@@ -255,36 +263,3 @@ class Meters:
         self.sums = {name: state['sums'].get(name, torch.zeros_like(total)) for name, total in self.sums.items()}
         self.count = state['count']
         self.skipped += 1
-
-
-class _Progress:
-    """Writes the line of the log: loss, the two halves, speed counted in clean images, and the time left."""
-
-    def __init__(self, run: Run, epoch: int, meters: Meters, first_update: int) -> None:
-        self.run = run
-        self.epoch = epoch
-        self.meters = meters
-        self.first_update = first_update
-        self.start = time.monotonic()
-        self.images_before = meters.count
-
-    def log(self, update: int) -> None:
-        means = self.meters.compute()
-        if not self.run.machine.is_primary:
-            return
-        updates = self.run.updates_per_epoch
-        seconds = time.monotonic() - self.start
-        remaining = (self.run.num_epochs - self.epoch) * updates - update - 1
-        left = time.strftime('%H:%M:%S', time.gmtime(seconds / (update + 1 - self.first_update) * remaining))
-        halves = ''
-        if 'loss_clean' in means:
-            halves = (
-                f'clean: {means["loss_clean"]:.3g}, {means["top1_clean"]:.1f} %  '
-                f'stylised: {means["loss_stylised"]:.3g}, {means["top1_stylised"]:.1f} %  '
-            )
-        rates = [group['lr'] for group in self.run.optimizer.param_groups]
-        speed = (self.meters.count - self.images_before) * self.run.machine.world_size / seconds
-        _logger.info(
-            f'Train: {self.epoch} [{update:>4d}/{updates} ({100 * (update + 1) / updates:>3.0f}%)]  '
-            f'Loss: {means["loss"]:#.3g}  {halves}LR: {sum(rates) / len(rates):.3e}  {speed:.1f} images/s  left: {left}'
-        )

@@ -21,6 +21,7 @@ from torch.nn.utils import get_total_norm
 
 from ..errors import DebiasError
 from .bad_images import Report
+from .fsdp import own_part
 from .machine import Machine
 from .randomness import random_states
 from .snapshot import OptimizerSnapshot, TensorSnapshot
@@ -214,10 +215,12 @@ class FiniteGuard:
 @torch.no_grad()
 def _all_finite(tensors: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
     """Return whether all values are finite, as a scalar on the device."""
+    # Of sharded gradients each process looks at its part, which may be empty.
+    tensors = [part for part in (own_part(tensor.detach()) for tensor in tensors) if part.numel()]
     if not tensors:
         return torch.ones((), dtype=torch.bool, device=device)
     # The largest absolute value: a NaN or infinite one shows in it, and it cannot overflow as a sum can.
-    return get_total_norm([tensor.detach() for tensor in tensors], math.inf).isfinite().to(device)
+    return get_total_norm(tensors, math.inf).isfinite().to(device)
 
 
 def _gradients(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:

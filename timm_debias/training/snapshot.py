@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from .fsdp import own_part
+
 
 class TensorSnapshot:
     """Copies of tensors, taken again and again into the same memory."""
@@ -16,7 +18,7 @@ class TensorSnapshot:
     @torch.no_grad()
     def take(self, tensors: Iterable[torch.Tensor]) -> None:
         """Copy the values of tensors, on their devices and without waiting for them."""
-        tensors = [tensor.detach() for tensor in tensors]
+        tensors = [own_part(tensor.detach()) for tensor in tensors]
         if len(tensors) != len(self._copies) or any(
             tensor.shape != copy.shape or tensor.dtype != copy.dtype
             for tensor, copy in zip(tensors, self._copies, strict=True)

@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import DebiasError
 from ..ranks import gather
 from .checkpoint import ENTRY
+from .fsdp import shared_out, whole
 from .loop import Meters, Run
 from .randomness import derive_seed, random_states, seed_host, set_random_states
 
@@ -50,6 +51,16 @@ def capture(
         results: What came out of the epochs before.
     """
     processes = gather(run.machine, lambda: _process_state(run, meters))
+    sharded = run.config.device.fsdp
+    if not run.machine.is_primary and not sharded:
+        return {}
+    tensors = {
+        'optimizer': run.optimizer.state_dict(),
+        **run.task.get_checkpoint_state(),
+        **run.task.get_checkpoint_state(ema=True),
+    }
+    if sharded:
+        tensors = whole(tensors, keep=run.machine.is_primary)
     if not run.machine.is_primary:
         return {}
     content: dict[str, Any] = {
@@ -58,9 +69,7 @@ def capture(
         'arch': args.model,
         'args': args,
         'version': 2,
-        'optimizer': run.optimizer.state_dict(),
-        **run.task.get_checkpoint_state(),
-        **run.task.get_checkpoint_state(ema=True),
+        **tensors,
     }
     if run.scaler is not None:
         content[run.scaler.state_dict_key] = run.scaler.state_dict()
@@ -186,7 +195,8 @@ def _own_buffers(run: Run) -> Iterator[tuple[str, torch.Tensor]]:
     Those of the model do not matter where DDP sends them from the first process before each forward and `--dist-bn`
     makes them the same after the last; those of the moving average are never sent.
     """
-    norm, sent = run.config.norm, not run.config.device.no_ddp_bb
+    norm, device = run.config.norm, run.config.device
+    sent = not (device.no_ddp_bb or device.fsdp)
     if not run.machine.distributed or norm.sync_bn:
         return
     if not (sent and norm.dist_bn):
@@ -209,7 +219,8 @@ def _restore_model(run: Run, content: dict[str, Any]) -> None:
 def _restore_optimizer(run: Run, path: Path, content: dict[str, Any]) -> None:
     try:
         if 'optimizer' in content:
-            run.optimizer.load_state_dict(content['optimizer'])
+            state = content['optimizer']
+            run.optimizer.load_state_dict(shared_out(state, run.optimizer) if run.config.device.fsdp else state)
         if run.scaler is not None and run.scaler.state_dict_key in content:
             run.scaler.load_state_dict(content[run.scaler.state_dict_key])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:

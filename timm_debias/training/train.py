@@ -25,6 +25,7 @@ from .config import TrainConfig
 from .data import build_datasets, build_eval_loader, build_train_loader, check_labels, register_augmentations
 from .epochs import Epochs, Metrics, eval_metric
 from .eval_loader import EvalLoader
+from .fsdp import shard
 from .input_size import check_input_size
 from .loop import Meters, Run
 from .machine import Machine
@@ -34,14 +35,14 @@ from .precision import autocast_of, scaler_of
 from .preview import save_preview
 from .saver import Saver
 from .state import Position, restore, set_schedule
-from .trackers import start_trackers
+from .trackers import Trackers
 from .update_file import save_update
 
 _logger = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine: Machine) -> None:
-    """Train a model and leave checkpoints, summary.csv and args.yaml in the run's folder, as timm's train.py does.
+    """Train a model; the run's folder gets what timm's train.py writes, and metrics.jsonl.
 
     Args:
         config: What to train.
@@ -69,6 +70,9 @@ def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine
     config = resolve_lr(config, batch_size, machine)
 
     task = build_task(config, model, input_config, num_classes, machine)
+    _setup_ema(config, task)
+    if config.device.fsdp:
+        shard(task, machine)
     optimizer = build_optimizer(config, task.get_trainable_module() or model)
     run_dir = on_primary(machine, lambda: _run_dir(config, input_config))
     checkpoint = _checkpoint(config, run_dir, machine)
@@ -83,10 +87,9 @@ def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine
     savers: list[Saver] = []
     on_primary(machine, lambda: savers.append(_saver(config, run_dir, checkpoint, args_text)))
     run.guard.save = partial(save_update, run, args, run_dir)
-    if machine.is_primary:
-        start_trackers(config, args, run_dir.name)
-        if config.run.save_images:
-            run.on_log = partial(save_preview, task, run_dir)
+    on_primary(machine, lambda: _start_trackers(run, args, run_dir, position))
+    if machine.is_primary and config.run.save_images:
+        run.on_log = partial(save_preview, task, run_dir)
     validate = partial(_validate, run, eval_loaders) if eval_loaders else None
     Epochs(run, args, validate, savers[0] if savers else None, results).run_from(position, meters)
     if machine.is_primary:
@@ -172,15 +175,18 @@ def _validate_model(run: Run, loaders: dict[str, EvalLoader], model: Any, name: 
     return metrics
 
 
-def _prepare(config: TrainConfig, task: TrainingTask, machine: Machine) -> None:
-    """Set up the moving average, compile, and wrap for several processes, in the order timm needs."""
+def _setup_ema(config: TrainConfig, task: TrainingTask) -> None:
     if config.ema.model_ema:
         device = torch.device('cpu') if config.ema.model_ema_force_cpu else None
         task.setup_ema(config.ema.model_ema_decay, config.ema.model_ema_warmup, device)
+
+
+def _prepare(config: TrainConfig, task: TrainingTask, machine: Machine) -> None:
+    """Compile and wrap for several processes, in the order timm needs."""
     if config.model.torchcompile:
         task.compile(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
         task.compile_ema(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
-    if machine.distributed:
+    if machine.distributed and not config.device.fsdp:
         # Validation goes past DDP, whose forward talks to other processes.
         task.eval_model = task.get_eval_model()  # type: ignore[assignment]
         device_ids = None if machine.device.type == 'cpu' else [machine.device]
@@ -218,6 +224,11 @@ def _saver(config: TrainConfig, run_dir: Path, checkpoint: tuple[Path, dict[str,
     return saver
 
 
+def _start_trackers(run: Run, args: argparse.Namespace, run_dir: Path, position: Position) -> None:
+    update = -(-position.batch // run.config.model.grad_accum_steps)
+    run.trackers = Trackers(run.config, args, run_dir, (position.epoch, update), run.updates_per_epoch)
+
+
 def _report(run: Run, results: list[dict], run_dir: Path) -> None:
     """Say what came out and where it is; timm's `--result` JSON comes last, where bulk tools look for it."""
     if results:
@@ -233,7 +244,7 @@ def _report(run: Run, results: list[dict], run_dir: Path) -> None:
     pictures = sorted(run_dir.glob('shape-texture-*.png'))
     if pictures:
         _logger.info(f'Picture of contents, partners and stylised images, one of {len(pictures)}: {pictures[0]}')
-    _logger.info(f'Checkpoints, summary.csv and args.yaml: {run_dir}')
+    _logger.info(f'Checkpoints, summary.csv, metrics.jsonl and args.yaml: {run_dir}')
     metric = eval_metric(run.config)
     ranked = sorted(
         results, key=lambda result: result.get('validation', result['train'])[metric], reverse=metric == 'loss'

@@ -10,6 +10,7 @@ import torch
 from ..errors import DebiasError
 from ..ranks import gather
 from .checkpoint import ENTRY, read_checkpoint, write_checkpoint
+from .fsdp import whole
 from .loop import Run
 from .nonfinite import Batch, Update
 
@@ -36,8 +37,9 @@ def save_update(run: Run, args: argparse.Namespace, folder: Path, update: Update
     elsewhere = gather(run.machine, lambda: is_bad)
     own = is_bad or not any(elsewhere)
     path = folder / f'nonfinite-{update.epoch}-{update.number}-{run.machine.rank}.pt'
+    state = run.task.get_checkpoint_state()
     content: dict[str, Any] = {
-        **run.task.get_checkpoint_state(),
+        **(whole(state, keep=own) if run.config.device.fsdp else state),
         'arch': args.model,
         'args': args,
         ENTRY: {'serial': 0, 'epoch': update.epoch, 'batch': update.number},

@@ -40,7 +40,8 @@ _logger = logging.getLogger(__name__)
 ARGS = 'args.yaml'
 _CHECKPOINTS = ('model_best.pth.tar', 'last.pth.tar')
 _OF_THE_MACHINE = (
-    'config', 'output', 'experiment', 'resume', 'log_wandb', 'wandb_project', 'wandb_tags', 'wandb_resume_id'
+    'config', 'output', 'experiment', 'resume', 'log_tensorboard', 'log_wandb', 'wandb_project', 'wandb_tags',
+    'wandb_resume_id'
 )  # fmt: skip
 """Flags that say where a run was made, not what it is."""
 
