@@ -86,10 +86,11 @@ def test_a_preempted_job_goes_on(training_images, tmp_path, monkeypatch):
     submitit = pytest.importorskip('submitit')
     from timm_debias.slurm import Training
 
-    whole = train_command(training_images, tmp_path / 'whole', '-b', '2')
+    flags = ['-b', '2', '--epochs', '12']  # Long enough for a signal to come in time.
+    whole = train_command(training_images, tmp_path / 'whole', *flags)
     finished(whole, tmp_path / 'log', world_size=2)
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join(filter(None, sys.path)))
-    _, *argv = train_command(training_images, tmp_path / 'job', '-b', '2', '--resume', 'auto')
+    _, *argv = train_command(training_images, tmp_path / 'job', *flags, '--resume', 'auto')
     executor = submitit.LocalExecutor(tmp_path / 'jobs')
     executor.update_parameters(tasks_per_node=2, timeout_min=5)
     job = executor.submit(Training(argv))
