@@ -13,9 +13,10 @@ from timm_debias.training.heap import keep_freed_memory
 if sys.argv[1] == 'keep':
     assert keep_freed_memory()
 step = lambda: torch.ones(64 << 18).sum()  # 64 MiB: 16384 pages of 4 KiB
-step()
+for _ in range(3):  # Until there is a place for the tensor between all else.
+    step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
+for _ in range(20):
     step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -28,4 +29,5 @@ def faults(how: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='glibc alone has mallopt')
 def test_memory_is_mapped_once():
-    assert faults('keep') < 100 < 1000 < faults('leave')
+    """Once or twice, where something else has come into its place, and not in each of 20 steps."""
+    assert faults('keep') < faults('leave') / 10
