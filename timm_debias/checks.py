@@ -1,9 +1,13 @@
 """Checks that every command makes before any work is done."""
 
+from collections.abc import Sequence
+
 import torch
 from timm.models import is_model, list_models
 
 from .errors import DebiasError, did_you_mean
+
+_MAX_SEED = 2**32 - 1
 
 
 def is_known_model(name: str) -> bool:
@@ -16,6 +20,18 @@ def check_model_name(name: str) -> None:
     if not is_known_model(name):
         hint = did_you_mean(name, list_models())
         raise DebiasError(f"unknown model '{name}'. {hint or 'timm.list_models() lists all names.'}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise `DebiasError` for a seed that NumPy does not take."""
+    if not 0 <= seed <= _MAX_SEED:
+        raise DebiasError(f'--seed is {seed}; expected 0 to {_MAX_SEED}')
+
+
+def check_by_channel(flag: str, values: Sequence[float] | None, channels: int) -> None:
+    """Raise `DebiasError` for a mean or standard deviation of another number of channels."""
+    if values is not None and len(values) not in (1, channels):
+        raise DebiasError(f'{flag} has {len(values)} values; expected 1, or {channels} for as many channels')
 
 
 def check_device(device: str) -> None:

@@ -11,6 +11,11 @@ class DebiasError(ValueError):
     """
 
 
+def reason(error: BaseException) -> str:
+    """Return one line that says what an error says; the name of its class where it says nothing."""
+    return ' '.join(str(error).split()) or type(error).__name__
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a sentence that names the known names nearest to `name`, or all of them where none is near."""
     known = sorted(known)

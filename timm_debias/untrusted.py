@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from .errors import DebiasError
+from .errors import DebiasError, reason
 
 MAX_DEPTH = 100
 """Lists and mappings within each other."""
@@ -51,7 +51,7 @@ def parse_yaml(text: str) -> Any:
     except RecursionError as error:
         raise ValueError(f'more than {MAX_DEPTH} lists and mappings within each other') from error
     except Exception as error:  # Values such as 2001-99-99 make the library's constructors raise almost anything.
-        raise ValueError(' '.join(str(error).split()) or type(error).__name__) from error
+        raise ValueError(reason(error)) from error
     check_limits(value, finite=False)
     return value
 

@@ -13,8 +13,8 @@ from timm.data.dataset_factory import _search_split
 from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 
-from ..errors import DebiasError
-from .reading import check_depth, reason
+from ..errors import DebiasError, reason
+from .reading import check_depth
 
 _logger = logging.getLogger(__name__)
 

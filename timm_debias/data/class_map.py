@@ -5,7 +5,7 @@ from typing import Any
 
 from timm.data.readers.class_map import load_class_map
 
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from ..untrusted import read_text
 
 
@@ -24,9 +24,8 @@ def read_class_map(path: str) -> dict[Any, int]:
     except DebiasError:
         raise
     except Exception as error:  # A pickle that is none raises almost anything.
-        reason = ' '.join(str(error).split()) or type(error).__name__
         raise DebiasError(f"--class-map '{path}': expected a text file with a class on each line, or a pickle of a "
-                          f'dict with the number of each class ({reason})') from error  # fmt: skip
+                          f'dict with the number of each class ({reason(error)})') from error  # fmt: skip
     if not classes:
         raise DebiasError(f"--class-map '{path}' has no class")
     for name, number in classes.items():
@@ -38,9 +37,12 @@ def read_class_map(path: str) -> dict[Any, int]:
 def _lines(path: Path) -> dict[str, int]:
     """Return the number of each class of a text file: that of its line, from 0."""
     names = [line.strip() for line in read_text(path).rstrip().split('\n')]
-    for name in names:
+    classes: dict[str, int] = {}
+    for number, name in enumerate(names):
         if not name and len(names) > 1:
             raise DebiasError(f"--class-map '{path}' has an empty line, which would be a class")
-        if names.count(name) > 1:
+        if name in classes:
             raise DebiasError(f"--class-map '{path}' names '{name}' twice")
-    return {name: number for number, name in enumerate(names) if name}
+        if name:
+            classes[name] = number
+    return classes

@@ -8,7 +8,7 @@ import timm.data
 from timm.data import ImageDataset
 from torch.utils.data import Dataset
 
-from ..errors import DebiasError, did_you_mean
+from ..errors import DebiasError, did_you_mean, reason
 from .checks import check_no_link_loops, check_split, split_dir
 from .class_map import read_class_map
 from .reading import CheckedImages
@@ -66,7 +66,7 @@ def create_dataset(
         dataset = timm.data.create_dataset(name, root=root, split=split, num_samples=num_samples, **options)
     except Exception as error:  # Readers raise almost anything on files that are not theirs.
         where = os.path.join(root or '', split) if is_folder(name) else name
-        raise DebiasError(f"data set '{where}': {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise DebiasError(f"data set '{where}': {reason(error)}") from error
     check_names_in_tar(dataset)
     return CheckedImages(dataset) if type(dataset) is ImageDataset else dataset
 

@@ -10,6 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from timm.data import AugMixDataset, ImageDataset
 from timm.data.scheduled_sampler import ScheduledTransformDataset
 
+from ..errors import reason
+
 _OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN, errno.ETIMEDOUT} | {
     getattr(errno, name) for name in ('ESTALE', 'EHOSTDOWN') if hasattr(errno, name)
 }
@@ -28,11 +30,6 @@ class Failure:
     reason: str
     fatal: bool = False
     """Whether it was read, but contradicts what the data is said to be: no policy leaves it out."""
-
-
-def reason(error: BaseException) -> str:
-    """Return one line that says what an error says."""
-    return ' '.join(str(error).split()) or type(error).__name__
 
 
 def is_bad_image(error: Exception) -> bool:
@@ -128,8 +125,11 @@ def image_name(dataset: Any, index: int) -> str:
         return str(samples[index][0]) if samples else f'image {index}'
 
 
-def label_error(target: Any, num_classes: int) -> str | None:
-    """Return what is wrong with a class index, None where it lies in [0, num_classes) or the target is no index."""
-    if isinstance(target, (int, np.integer)) and not 0 <= target < num_classes:
+def label_error(target: Any, num_classes: int | None) -> str | None:
+    """Return what is wrong with a class index, None where it lies in [0, num_classes) or the target is no index.
+
+    Nothing is where `num_classes` is None.
+    """
+    if num_classes is not None and isinstance(target, (int, np.integer)) and not 0 <= target < num_classes:
         return f'label {int(target)}, and the model has the classes 0 to {num_classes - 1}'
     return None

@@ -23,7 +23,7 @@ from .runner import RESULTS, state_of
 KEYS = ('data', 'model', 'method', 'seed', 'status', 'error', 'weights')
 """Columns of results.csv that hold no figures."""
 
-_CORRUPTED = ('folder-c/', 'imagenet-c/')
+_CORRUPTED = ('folder-c', 'imagenet-c')
 _SEVERITY = re.compile(r'(folder-c|imagenet-c)/\w+/[1-5]')
 
 _measured = record(
@@ -120,7 +120,7 @@ def figures_of(benchmarks: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
     for name, entry in benchmarks.items():
         yield from ((f'{name}_{key}', value) for key, value in entry['headline'].items() if value is not None)
         metrics = entry['metrics']
-        if f'{name}/' in _CORRUPTED:
+        if name in _CORRUPTED:
             for corruption, severities in metrics['errors'].items():
                 for severity, row in severities.items():
                     yield f'{name}/{corruption}/{severity}', row['error']
@@ -147,7 +147,7 @@ def corruption_columns(figures: Mapping[str, float]) -> dict[str, dict[int, str]
     for corruption in MAIN:
         for column in figures:
             benchmark, _, rest = column.partition('/')
-            if f'{benchmark}/' in _CORRUPTED and rest.startswith(f'{corruption}/'):
+            if benchmark in _CORRUPTED and rest.startswith(f'{corruption}/'):
                 columns.setdefault(corruption, {})[int(rest.rpartition('/')[2])] = column
     return columns
 
@@ -191,7 +191,8 @@ def _row(line: Mapping[str, str]) -> Row:
     keys: dict[str, Any] = {key: line[key] for key in KEYS} | {'seed': int(line['seed'])}
     figures = {column: _figure(value) for column, value in line.items() if column not in KEYS and value != ''}
     for column in figures:
-        if column.startswith(_CORRUPTED) and not _SEVERITY.fullmatch(column):
+        benchmark, slash, _ = column.partition('/')
+        if slash and benchmark in _CORRUPTED and not _SEVERITY.fullmatch(column):
             raise ValueError(f"'{column}' is no column of corruption and severity")
     return Row(**keys, figures=figures if line['status'] == 'finished' else None)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from ..data.reading import Failure, image_name, is_bad_image, label_error, reason
-from ..errors import DebiasError
+from ..data.reading import Failure, image_name, is_bad_image, label_error
+from ..errors import DebiasError, reason
 from ..files import atomic_path
 from .randomness import derive_seed, seed_host
 from .sampler import SampleKey
@@ -132,7 +132,7 @@ class Samples:
             if not is_bad_image(error):
                 raise
             return Failure(key.image, reason(error))
-        wrong = label_error(sample[1], self.num_classes) if self.num_classes is not None else None
+        wrong = label_error(sample[1], self.num_classes)
         return sample if wrong is None else Failure(key.image, wrong, fatal=True)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from ..files import atomic_path, sync_folder
 from ..weight_files import check_archive, check_content
 
@@ -151,8 +151,7 @@ def _load(path: Path, metadata_only: bool = False) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise DebiasError('no such file') from error
     except Exception as error:  # On garbage, the restricted unpickler raises almost anything.
-        reason = ' '.join(str(error).split())[:200] or type(error).__name__
-        raise DebiasError(f'damaged, or not a checkpoint ({reason})') from error
+        raise DebiasError(f'damaged, or not a checkpoint ({reason(error)[:200]})') from error
     if not isinstance(content, dict):
         raise DebiasError(f'not a checkpoint: it holds a {type(content).__name__}')
     entry = content.get(ENTRY)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from timm.optim import list_optimizers
 
-from ..checks import check_device, check_model_name
+from ..checks import check_device, check_model_name, check_seed
 from ..downloads import check_url
 from ..errors import DebiasError, did_you_mean
 from ..files import below
@@ -26,9 +26,6 @@ _SHARES = (
     'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob',
 )  # fmt: skip
 """Flags that are probabilities."""
-
-_MAX_SEED = 2**32 - 1
-"""NumPy takes no larger one."""
 
 
 def check_config(config: TrainConfig) -> None:
@@ -107,8 +104,7 @@ def _check_numbers(config: TrainConfig) -> None:
             raise DebiasError(f'--{name.replace("_", "-")} is {value:g}; it lies in [0, 1]')
     if not 0 <= config.augment.smoothing < 1:
         raise DebiasError(f'--smoothing is {config.augment.smoothing:g}; expected at least 0 and less than 1')
-    if not 0 <= config.run.seed <= _MAX_SEED:
-        raise DebiasError(f'--seed is {config.run.seed}; expected 0 to {_MAX_SEED}')
+    check_seed(config.run.seed)
     if config.run.workers < 0:
         raise DebiasError(f'--workers is {config.run.workers}; expected at least 0')
     if config.run.worker_seeding != 'all':

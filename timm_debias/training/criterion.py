@@ -6,7 +6,7 @@ from timm.loss import create_classification_loss
 from timm.loss.class_weights import load_class_stats, resolve_class_weights
 from torch import nn
 
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from .config import TrainConfig
 
 
@@ -36,8 +36,7 @@ def build_criterion(config: TrainConfig, num_classes: int | None = None) -> nn.M
     except DebiasError:
         raise
     except Exception as error:  # Losses, and readers of files of counts, raise almost anything.
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise DebiasError(f'--loss {task.loss}: {reason}') from error
+        raise DebiasError(f'--loss {task.loss}: {reason(error)}') from error
 
 
 def _length(weight: Any) -> int | None:

@@ -104,8 +104,11 @@ def _label_out_of_range(dataset: Any, num_classes: int) -> str | None:
     reader = getattr(dataset, 'reader', None)
     if not isinstance(reader, ReaderImageFolder):
         return None
-    errors = (f'{path}: {label_error(label, num_classes)}' for path, label in reader.samples)
-    return next((error for error in errors if not error.endswith(': None')), None)
+    for path, label in reader.samples:
+        wrong = label_error(label, num_classes)
+        if wrong is not None:
+            return f'{path}: {wrong}'
+    return None
 
 
 def register_augmentations(config: TrainConfig, train: Any, input_config: dict[str, Any]) -> None:

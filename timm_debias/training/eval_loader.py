@@ -97,12 +97,11 @@ class EvalLoader:
         start = self._samples
         self._samples += len(report.keys) + len(report.gaps)
         for bad, gap in zip(report.bad, report.gaps, strict=True):
-            if self.limit is None:
-                self.bad.append(bad)
-            elif start + gap < self.limit:
-                self.bad.append(bad)
-                if self._evaluator is not None and self._evaluator.max_samples is not None:
-                    self._evaluator.max_samples -= 1
+            if self.limit is not None and start + gap >= self.limit:
+                continue
+            self.bad.append(bad)
+            if self._evaluator is not None and self._evaluator.max_samples is not None:
+                self._evaluator.max_samples -= 1
 
 
 class _EvalSamples(Dataset):

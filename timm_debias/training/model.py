@@ -14,7 +14,7 @@ from timm.utils import set_jit_fuser
 from torch import nn
 
 from ..data.factory import SHAPES_TEXTURES
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from ..weight_files import check_weights
 from .config import ModelConfig, TrainConfig
 from .criterion import build_criterion
@@ -58,8 +58,7 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
     except DebiasError:
         raise  # It says all there is to say.
     except Exception as error:  # Model code, hub clients and readers of weights raise almost anything.
-        reason = ' '.join(str(error).split())[:500] or type(error).__name__
-        raise DebiasError(f'--model {options.model}: {reason}') from error
+        raise DebiasError(f'--model {options.model}: {reason(error)[:500]}') from error
     _init_head(model, options)
     if options.freeze_backbone:
         freeze_backbone(model)

@@ -154,7 +154,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as 'H:MM:SS', with days before it where there are some."""
+    """Return a time as 'HH:MM:SS', with days before it where there are some."""
     seconds = round(seconds) if math.isfinite(seconds) else 0
     days, rest = divmod(seconds, 86400)
     clock = f'{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}'

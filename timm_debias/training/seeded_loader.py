@@ -210,7 +210,7 @@ class _SeededStream(IterableDataset):
             number += 1
 
     def _item(self, key: SampleKey, sample: Any) -> Item:
-        wrong = label_error(sample[1], self.num_classes) if self.num_classes is not None else None
+        wrong = label_error(sample[1], self.num_classes)
         if wrong is None:
             return key, sample, ()
         failure = Failure(key.image, wrong, fatal=True)

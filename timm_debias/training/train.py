@@ -78,8 +78,9 @@ def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine
     checkpoint = _checkpoint(config, run_dir, machine)
     _prepare(config, task, machine)
 
-    precision: dict[str, Any] = dict(scaler=scaler_of(config, machine), autocast=partial(autocast_of, config, machine))
-    run = Run(config, machine, task, loader, optimizer, mixup_fn=mixup_fn, **precision)
+    autocast = partial(autocast_of, config, machine)
+    scaler = scaler_of(config, machine)
+    run = Run(config, machine, task, loader, optimizer, scaler=scaler, autocast=autocast, mixup_fn=mixup_fn)
     run.mean_batch_size = batch_size
     run.scheduler, num_epochs = build_scheduler(config, optimizer, run.updates_per_epoch)
     run.num_epochs = last_epoch(config, num_epochs)

@@ -3,16 +3,13 @@
 import os
 from dataclasses import fields
 
+from ..checks import check_by_channel, check_seed
 from ..errors import DebiasError
 from .combinations import check_combinations
 from .config import ValidateConfig, ValidateDataConfig
 from .many import names_many
 from .model import check_model
 from .selection import check_suite, check_wanted
-
-_MAX_SEED = 2**32 - 1
-"""NumPy takes no larger one."""
-
 
 _OWN_DATA_ONLY = {
     'real_labels': 'the benchmark imagenet-real has these labels',
@@ -75,12 +72,10 @@ def _check_numbers(config: ValidateConfig) -> None:
         raise DebiasError(f'--crop-pct is {model.crop_pct:g}; expected a share of the image above 0, 1 at most')
     channels = model.in_chans or (model.input_size or [3])[0]
     for name, values in (('--mean', model.mean), ('--std', model.std)):
-        if values is not None and len(values) not in (1, channels):
-            raise DebiasError(f'{name} has {len(values)} values; expected 1, or {channels} for as many channels')
+        check_by_channel(name, values, channels)
     if model.std is not None and not all(0 < value < float('inf') for value in model.std):
         raise DebiasError(f'--std is {" ".join(f"{value:g}" for value in model.std)}; expected numbers above 0')
-    if not 0 <= run.seed <= _MAX_SEED:
-        raise DebiasError(f'--seed is {run.seed}; expected 0 to {_MAX_SEED}')
+    check_seed(run.seed)
 
 
 def _check_no_data_flags(config: ValidateConfig) -> None:

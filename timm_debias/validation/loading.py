@@ -10,7 +10,8 @@ from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
-from ..data.reading import Failure, reason
+from ..data.reading import Failure
+from ..errors import reason
 from .benchmarks import Benchmark, Images
 from .benchmarks.layout import size_error
 

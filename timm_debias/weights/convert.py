@@ -10,6 +10,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_data_
 from torch import nn
 
 from .. import __version__
+from ..checks import check_by_channel
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError
 from ..escaping import markdown_text
@@ -126,8 +127,7 @@ def _check_preprocessing(config: ConvertConfig) -> None:
     if config.crop_pct is not None and not 0 < config.crop_pct <= 1:
         raise DebiasError(f'--crop-pct is {config.crop_pct:g}; expected a share of the image above 0, 1 at most')
     for name, values in (('--mean', config.mean), ('--std', config.std)):
-        if values and len(values) not in (1, channels):
-            raise DebiasError(f'{name} has {len(values)} values; expected 1, or {channels} for as many channels')
+        check_by_channel(name, values, channels)
     if config.std and min(config.std) <= 0:
         raise DebiasError(f'--std is {min(config.std):g}; expected more than 0')
 

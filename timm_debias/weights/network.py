@@ -10,7 +10,7 @@ from timm.models import create_model, get_pretrained_cfg
 from torch import nn
 
 from ..checks import check_model_name
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from ..weight_files import StateDict, difference
 from .checkpoints import Checkpoint
 
@@ -27,7 +27,7 @@ def create_network(arch: str, num_classes: int | None, model_kwargs: Mapping[str
     try:
         return create_model(arch, num_classes=num_classes, **model_kwargs)
     except Exception as error:  # Model code raises almost anything; all of it is about these arguments.
-        raise DebiasError(f'{arch}: {" ".join(str(error).split())[:300] or type(error).__name__}') from error
+        raise DebiasError(f'{arch}: {reason(error)[:300]}') from error
 
 
 def count_classes(arch: str, state: StateDict) -> int | None:
