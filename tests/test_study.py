@@ -82,6 +82,12 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(tmp_path):
     assert rows['plain', '0']['weights'] != rows['plain', '1']['weights']
     check_report(out / 'report')
 
+    elsewhere = ['--output', str(tmp_path / 'elsewhere'), '--stored', str(out / 'report')]
+    assert main([*words, *elsewhere]) == 0  # The last --output counts.
+    assert not (tmp_path / 'elsewhere/runs').exists()
+    for name in ('report.md', 'results.csv', 'measured.json', 'tests.csv'):
+        assert (tmp_path / 'elsewhere/report' / name).read_bytes() == (out / 'report' / name).read_bytes()
+
 
 def run_by_hand(root: Path, method: str, seed: int) -> dict:
     """Train and measure with the flags written out once more, in this process."""

@@ -18,10 +18,10 @@ from timm_debias import DebiasError
 from timm_debias.cli import main
 from timm_debias.corruptions import MAIN
 from timm_debias.study.analysis import group_rows
-from timm_debias.study.collect import Collected, Row, collect, format_csv, read_csv
+from timm_debias.study.collect import Collected, Row, collect, format_csv, read_csv, read_stored, store
 from timm_debias.study.config import read_study
-from timm_debias.study.grid import expand
-from timm_debias.study.report import store, write_report
+from timm_debias.study.grid import Run, expand
+from timm_debias.study.report import write_report
 
 STUDY = {
     'name': 'made-up',
@@ -299,19 +299,48 @@ def test_measures_that_no_run_has(tmp_path):
         write_report(study, tmp_path)
 
 
+def write_run(folder: Path, run: Run, fingerprint: str) -> None:
+    """Write what a finished run leaves."""
+    (folder / 'results').mkdir(parents=True)
+    state = {'train': run.train, 'validate': run.validate, 'status': 'finished', 'seconds': {}, 'versions': {}}
+    (folder / 'run.json').write_text(json.dumps(state))
+    (folder / 'summary.csv').write_text('epoch,eval_top1\n0,12.5\n1,50.0\n')
+    entry = dict(MEASURED['benchmarks'][0], headline={'top1': 50.0}, metrics={}, skipped=[], fingerprint=fingerprint)
+    results = {'model': 'test_resnet', 'param_count': 0.1, 'img_size': 32, 'absent': {}, 'weights': 'a' * 64}
+    results |= {'benchmarks': {'folder': entry}}
+    (folder / 'results/results.json').write_text(json.dumps(results))
+
+
 def test_runs_measured_on_other_images_are_refused(tmp_path):
     study = read_study(study_file(tmp_path))
     runs = expand(study)[:2]
     for number, run in enumerate(runs):
-        folder = tmp_path / 'runs' / run.name
-        (folder / 'results').mkdir(parents=True)
-        state = {'train': run.train, 'validate': run.validate, 'status': 'finished', 'seconds': {}, 'versions': {}}
-        (folder / 'run.json').write_text(json.dumps(state))
-        (folder / 'summary.csv').write_text('epoch,eval_top1\n0,12.5\n1,50.0\n')
-        entry = dict(MEASURED['benchmarks'][0], headline={'top1': 50.0}, metrics={}, skipped=[])
-        results = {'model': 'test_resnet', 'param_count': 0.1, 'img_size': 32, 'absent': {}, 'weights': 'a' * 64}
-        results |= {'benchmarks': {'folder': entry | {'fingerprint': str(number)}}}
-        (folder / 'results/results.json').write_text(json.dumps(results))
+        write_run(tmp_path / 'runs' / run.name, run, fingerprint=str(number))
     assert collect(runs[:1], tmp_path / 'runs').rows[0].figures == {'folder_top1': 50.0, 'validation_top1': 50.0}
     with pytest.raises(DebiasError, match=r'double\.0 and plain\.0 were not measured alike on folder: fingerprint'):
         collect(runs, tmp_path / 'runs')
+
+
+def test_stored_runs_count_as_finished(tmp_path):
+    """Those with the same flags only; new runs must have been measured as the stored ones were."""
+    study = read_study(study_file(tmp_path))
+    runs = expand(study)[:3]
+    figures = {'folder_top1': 40.0}
+    rows = [
+        Row('', '', run.method, run.seed, 'finished', weights='a', flags=run.flags, figures=figures) for run in runs
+    ]
+    rows[1] = replace(rows[1], flags='of another')
+    rows[2] = replace(rows[2], status='failed', figures=None)
+    store(Collected(rows, MEASURED), tmp_path / 'stored')
+    stored = read_stored(tmp_path / 'stored', runs)
+    assert set(stored.rows) == {runs[0].name}
+
+    write_run(tmp_path / 'runs' / runs[1].name, runs[1], fingerprint=MEASURED['benchmarks'][0]['fingerprint'])
+    collected = collect(runs, tmp_path / 'runs', stored)
+    assert [row.status for row in collected.rows] == ['finished', 'finished', 'missing']
+    assert [row.figures['folder_top1'] for row in collected.rows[:2]] == [40.0, 50.0]
+    assert collected.measured['benchmarks'] == MEASURED['benchmarks']
+
+    write_run(tmp_path / 'other' / runs[1].name, runs[1], fingerprint='of other images')
+    with pytest.raises(DebiasError, match=rf'{runs[1].name} and the stored runs were not measured alike'):
+        collect(runs, tmp_path / 'other', stored)

@@ -14,15 +14,19 @@ from timm.utils import natural_key
 from ..corruptions import MAIN
 from ..errors import DebiasError
 from ..escaping import csv_cell
+from ..files import write_text
 from ..schema import count, list_of, mapping_of, number, record, text
 from ..untrusted import check_limits
 from ..validation.results import read_json, read_results
 from .grid import Run
-from .runner import RESULTS, state_of
+from .runner import RESULTS as RUN_RESULTS
+from .runner import state_of
 
-KEYS = ('data', 'model', 'method', 'seed', 'status', 'error', 'weights')
+KEYS = ('data', 'model', 'method', 'seed', 'status', 'error', 'weights', 'flags')
 """Columns of results.csv that hold no figures."""
 
+RESULTS, MEASURED = 'results.csv', 'measured.json'
+_KEY = ('data', 'model', 'benchmark')
 _CORRUPTED = ('folder-c', 'imagenet-c')
 _SEVERITY = re.compile(r'(folder-c|imagenet-c)/\w+/[1-5]')
 
@@ -60,6 +64,9 @@ class Row:
     weights: str = ''
     """First digits of the SHA-256 of the weights that were measured."""
 
+    flags: str = ''
+    """First digits of the SHA-256 of its flags."""
+
     figures: Mapping[str, float] | None = None
     """Percent, by column; None where the run is not finished."""
 
@@ -72,8 +79,33 @@ class Collected:
     measured: dict[str, Any]
 
 
-def collect(runs: Sequence[Run], folder: Path) -> Collected:
-    """Return what the run folders hold.
+@dataclass(frozen=True)
+class Stored:
+    """Results of an earlier call, with which a study goes on elsewhere."""
+
+    rows: Mapping[str, Row]
+    """Finished runs by name."""
+
+    measured: dict[str, Any]
+
+
+def read_stored(folder: Path, runs: Sequence[Run]) -> Stored:
+    """Return those runs that results.csv in a folder has as finished, with the same flags.
+
+    Raises:
+        DebiasError: no results, or not those of a study.
+    """
+    names = {(run.data, run.model, run.method, run.seed, run.flags): run.name for run in runs}
+    rows = {}
+    for row in read_csv(folder / RESULTS):
+        name = names.get((row.data, row.model, row.method, row.seed, row.flags))
+        if name is not None and row.figures is not None:
+            rows[name] = row
+    return Stored(rows, read_measured(folder / MEASURED))
+
+
+def collect(runs: Sequence[Run], folder: Path, stored: Stored | None = None) -> Collected:
+    """Return what the run folders hold, and of the other runs what is stored.
 
     Raises:
         DebiasError: runs of one data set and architecture that were not measured alike, or on other images.
@@ -81,15 +113,23 @@ def collect(runs: Sequence[Run], folder: Path) -> Collected:
     rows: list[Row] = []
     protocols: dict[tuple[str, str, str], tuple[dict[str, Any], str]] = {}
     versions: list[dict[str, str]] = []
+    if stored is not None and stored.rows:
+        versions += stored.measured['versions']
+        for entry in stored.measured['benchmarks']:
+            key = (entry['data'], entry['model'], entry['benchmark'])
+            protocols[key] = ({name: value for name, value in entry.items() if name not in _KEY}, 'the stored runs')
     for run in runs:
         state = state_of(folder, run)
         keys = (run.data, run.model, run.method, run.seed, state['status'])
-        if state['status'] != 'finished':
-            rows.append(Row(*keys, error=state.get('error', '')))
+        if state['status'] != 'finished' and stored is not None and run.name in stored.rows:
+            rows.append(stored.rows[run.name])
             continue
-        results = read_results(folder / run.name / RESULTS)
+        if state['status'] != 'finished':
+            rows.append(Row(*keys, error=state.get('error', ''), flags=run.flags))
+            continue
+        results = read_results(folder / run.name / RUN_RESULTS)
         figures = dict(figures_of(results['benchmarks'])) | _of_training(folder / run.name, state['seconds'])
-        rows.append(Row(*keys, weights=results['weights'][:12], figures=figures))
+        rows.append(Row(*keys, weights=results['weights'][:12], flags=run.flags, figures=figures))
         for name, entry in results['benchmarks'].items():
             _check_alike(protocols, run, name, entry)
         if state['versions'] not in versions:
@@ -108,9 +148,9 @@ def _check_alike(
     kept['skipped'] = len(entry['skipped'])
     first, other = protocols.setdefault((run.data, run.model, name), (kept, run.name))
     for key, value in kept.items():
-        if value != first[key]:
+        if value != first.get(key):
             raise DebiasError(
-                f'{run.name} and {other} were not measured alike on {name}: {key} is {value!r} and {first[key]!r}; '
+                f'{run.name} and {other} were not measured alike on {name}: {key} is {value!r} and {first.get(key)!r}; '
                 'measure one of them again (remove its results folder and the state of the run, run.json)'
             )
 
@@ -220,3 +260,9 @@ def read_measured(path: Path) -> dict[str, Any]:
 def format_measured(measured: Mapping[str, Any]) -> str:
     """Return measured.json."""
     return json.dumps(measured, indent=1, ensure_ascii=False) + '\n'
+
+
+def store(collected: Collected, folder: Path) -> None:
+    """Write what a report is made from: results.csv and measured.json."""
+    write_text(folder / RESULTS, format_csv(collected.rows))
+    write_text(folder / MEASURED, format_measured(collected.measured))

@@ -1,6 +1,8 @@
 """The runs of a study: every data set with every architecture, method and seed."""
 
 import argparse
+import hashlib
+import json
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,6 +53,11 @@ class Run:
     def name(self) -> str:
         """Name of the run and of its folder, such as 'resnet18.debiased.0'."""
         return '.'.join(filter(None, [self.data, self.model, self.method, str(self.seed)]))
+
+    @property
+    def flags(self) -> str:
+        """First digits of the SHA-256 of all flags: runs of the same name and flags are the same run."""
+        return hashlib.sha256(json.dumps([self.train, self.validate], sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def variables(self) -> dict[str, str]:

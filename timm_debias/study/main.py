@@ -11,11 +11,11 @@ from ..flags import Parser, add_flags, config_from, flag
 from ..log import setup_logging
 from ..training.config import ScheduleConfig
 from ..validation.model_lists import parse_shard
-from .collect import collect
+from .collect import Stored, collect, read_stored, store
 from .config import Study, read_study
 from .grid import Run, check_runs, expand, select
 from .prepare import check_steps, make_all
-from .report import SAMPLES, store, write_report
+from .report import SAMPLES, write_report
 from .runner import Launch, run_all, state_of
 from .samples import save_samples
 
@@ -41,6 +41,9 @@ class StudyConfig:
     list_runs: bool = flag(False, 'print the runs and how far they are, and stop', '--list')
     report_only: bool = flag(False, 'write the report on what is finished, and run nothing')
     from_results: bool = flag(False, 'write the report anew from results.csv in --report-dir, without the runs')
+    stored: str | None = flag(
+        None, 'folder with results.csv and measured.json: runs that it has with the same flags are not repeated'
+    )
     report_dir: str | None = flag(None, 'folder for the report, the folder report in --output if not given')
 
 
@@ -70,16 +73,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = expand(study)
     variables = _variables(config.variables, output)
     chosen = select(runs, config.runs, parse_shard(config.shard))
+    stored = read_stored(Path(config.stored), runs) if config.stored else None
     if config.list_runs:
-        _list(chosen, output / 'runs')
+        _list(chosen, output / 'runs', stored)
         return 0
     failed = False
     if not config.report_only:
-        failed = _run(config, study, chosen, variables, output)
+        left = [run for run in chosen if stored is None or run.name not in stored.rows]
+        if stored is not None:
+            _logger.info(f'{len(chosen) - len(left)} of {len(chosen)} runs are stored.')
+        failed = _run(config, study, left, variables, output)
         if len(chosen) < len(runs):
             _logger.info('These were some of the runs; the same command without --runs and --shard writes the report.')
             return 1 if failed else 0
-    _report(study, runs, variables, output, report_dir)
+    store(collect(runs, output / 'runs', stored), report_dir)
+    if study.pictures:
+        save_samples(study, variables, report_dir / SAMPLES)
+    write_report(study, report_dir)
+    _logger.info(f'Report: {report_dir / "report.html"}, and beside it report.md, results.csv and tests.csv')
     return 1 if failed else 0
 
 
@@ -96,12 +107,13 @@ def _check(config: StudyConfig) -> None:
         raise DebiasError(f'{given[0]} is for the whole study: leave --runs and --shard out')
 
 
-def _list(runs: Sequence[Run], folder: Path) -> None:
+def _list(runs: Sequence[Run], folder: Path, stored: Stored | None) -> None:
     total = 0
     for run in runs:
         epochs = run.train.get('epochs', ScheduleConfig().epochs)
         total += epochs
-        print(f'{run.name}: {state_of(folder, run)["status"]}, {epochs} epochs')
+        status = 'stored' if stored is not None and run.name in stored.rows else state_of(folder, run)['status']
+        print(f'{run.name}: {status}, {epochs} epochs')
     print(f'{len(runs)} runs, {total:,} epochs')
 
 
@@ -131,11 +143,3 @@ def _run(config: StudyConfig, study: Study, runs: Sequence[Run], variables: dict
             _logger.warning(f'{len(names)} of {len(runs)} runs {status}: {", ".join(names)}')
             left = True
     return left
-
-
-def _report(study: Study, runs: Sequence[Run], variables: dict[str, str], output: Path, report_dir: Path) -> None:
-    store(collect(runs, output / 'runs'), report_dir)
-    if study.pictures:
-        save_samples(study, variables, report_dir / SAMPLES)
-    write_report(study, report_dir)
-    _logger.info(f'Report: {report_dir / "report.html"}, and beside it report.md, results.csv and tests.csv')

@@ -9,18 +9,12 @@ from ..errors import DebiasError
 from ..files import write_text
 from .analysis import MCE, SIGNIFICANT, Difference, Group, format_tests, group_rows
 from .blocks import Block, Figure, Heading, Table, Text, to_html, to_markdown
-from .collect import Collected, Row, corruption_columns, format_csv, format_measured, read_csv, read_measured
+from .collect import MEASURED, RESULTS, Row, corruption_columns, read_csv, read_measured
 from .config import Study
 from .figures import class_columns, draw_group, format_points
 from .statistics import Estimate
 
-RESULTS, MEASURED, SAMPLES = 'results.csv', 'measured.json', 'samples.png'
-
-
-def store(collected: Collected, folder: Path) -> None:
-    """Write what a report is made from: results.csv and measured.json."""
-    write_text(folder / RESULTS, format_csv(collected.rows))
-    write_text(folder / MEASURED, format_measured(collected.measured))
+SAMPLES = 'samples.png'
 
 
 def write_report(study: Study, folder: Path) -> None:
