@@ -92,6 +92,13 @@ def test_runs_two_steps(name, kind, folder, tmp_path):
     assert all(value.isfinite().all() for value in state['state_dict'].values())
 
 
+def test_recipe_of_the_released_models_runs_two_steps(folder, tmp_path):
+    argv = ['-c', 'hparams/zoo_resnet18_shapes_textures.yaml', '--debias']
+    assert main(['train', *shrink(argv, folder, tmp_path)]) == 0
+    state = torch.load(tmp_path / 'run' / 'last.pth.tar', weights_only=False)
+    assert {float(entry['step']) for entry in state['optimizer']['state'].values()} == {2.0}
+
+
 @pytest.mark.parametrize('name', RECIPES)
 def test_baselines_differ_in_what_they_say(name):
     debiased, baseline, doubled = (vars(parse(argv)) for argv in commands(name))

@@ -45,6 +45,19 @@ def test_sizes_of_the_paper_s_recipes(name, monkeypatch):
     assert grid.sizes((224, 224)) == sorted(seen)
 
 
+@pytest.mark.parametrize(('name', 'side'), [('resnet50_a3', 160), ('convnext_tiny', 224)])
+def test_sizes_under_a_cosine(name, side, monkeypatch):
+    """A rate that falls all the time is one stage: the smallest images come in the first half of all epochs."""
+    config = config_from_args(parse_with_yaml(build_parser(), ['-c', str(HPARAMS / f'{name}.yaml')]))
+    assert config.schedule.sched == 'cosine'
+    monkeypatch.setattr(debias, 'forward_error', lambda *_: None)
+    grid = debias.build_multi_grid(config, SimpleNamespace(), (side, side), SimpleNamespace())
+    for epoch in range(config.schedule.epochs):
+        for update in (0, 1):
+            expected = reference_size(update, epoch, [], config.schedule.epochs, min_size=0, size=side)
+            assert grid.size((side, side), epoch, update) == (expected, expected)
+
+
 def test_half_of_the_side_is_the_reference_min_size():
     assert MultiGrid((100,)).sizes((224, 224)) == MultiGrid((100,), 112).sizes((224, 224))
     assert MultiGrid((100,)).sizes((224, 224)) == [(112, 112), (158, 158), (224, 224)]

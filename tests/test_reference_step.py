@@ -35,6 +35,8 @@ MEAN, STD = (
     torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 )
 BATCH, SIZE, CLASSES, STEPS = 4, 48, 10, 3
+# Weight decay moves a weight by 5e-6 in three steps, so this sees it; soft targets of timm are float32, worth 4e-8.
+TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -257,10 +259,12 @@ def test_three_steps(name, is_late, monkeypatch):
 
     ours, weights = our_epoch(name, recipe, state, batches, epoch, seed, monkeypatch)
     expected = reference_epoch(reference, batches, recipe, epoch, seed)
-    assert ours == pytest.approx(expected, abs=1e-5)
+    assert ours == pytest.approx(expected, abs=TOLERANCE)
     assert set(weights) == set(reference.state_dict())
     for key, tensor in reference.state_dict().items():
-        torch.testing.assert_close(weights[key], tensor, atol=1e-4, rtol=0, msg=lambda text, key=key: f'{key}: {text}')
+        torch.testing.assert_close(
+            weights[key], tensor, atol=TOLERANCE, rtol=0, msg=lambda text, key=key: f'{key}: {text}'
+        )
         if key.endswith('num_batches_tracked'):
             assert tensor == STEPS
     assert not torch.allclose(weights['conv1.weight'], state['conv1.weight'], atol=1e-4)
