@@ -12,7 +12,7 @@ import sys
 from functools import cache, partial
 from pathlib import Path
 
-from timm_debias.benchmark.recipe import read_recipe, recipe_side, relative_work
+from timm_debias.benchmark.recipe import read_recipe, recipe_side, relative_work, trained_epochs
 from timm_debias.benchmark.size import count_macs, model_size
 from timm_debias.benchmark.suite import every_stylizer
 from timm_debias.training.config import TrainConfig
@@ -50,7 +50,7 @@ def gpu_hours(config: TrainConfig) -> tuple[float, float]:
     model = config.model.model.split('.')[0]
     macs = {size: model_size(model, size).macs for size in (PUBLISHED_SIZE, recipe_side(config))}
     speed = PUBLISHED[model] * macs[PUBLISHED_SIZE] / macs[recipe_side(config)]
-    plain = IMAGES * config.schedule.epochs / speed / 3600
+    plain = IMAGES * trained_epochs(config) / speed / 3600
     return plain, plain * work(config)
 
 
@@ -81,7 +81,7 @@ def table() -> str:
     for path in recipes():
         config = load(path)
         plain, debiased = gpu_hours(config)
-        rows.append(f'| `{path.stem}` | {config.schedule.epochs} | {work(config):.2f} | {plain:.0f} | {debiased:.0f} |')
+        rows.append(f'| `{path.stem}` | {trained_epochs(config)} | {work(config):.2f} | {plain:.0f} | {debiased:.0f} |')
     return '\n'.join(rows)
 
 

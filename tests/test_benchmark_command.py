@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.io import decode_image
 
-from timm_debias import cli
+from timm_debias import cli, create_stylizer
 from timm_debias.benchmark import loading, suite
 from timm_debias.benchmark.steps import Setup
 from timm_debias.benchmark.timing import Ratio
@@ -60,7 +60,7 @@ def test_check(quick, tmp_path, capsys):
     path = tmp_path / 'benchmark.json'
     report = json.loads(path.read_text())
     for row in report['rows']:
-        row['value'] *= 0.1 if row['at_least'] else 10
+        row['value'] *= 1e-3 if row['at_least'] else 1e3
     path.write_text(json.dumps(report))
     again = [*argv, '--output', str(tmp_path / 'again'), '--check', str(path)]
     assert cli.run('benchmark', again) == 0
@@ -69,6 +69,26 @@ def test_check(quick, tmp_path, capsys):
     capsys.readouterr()
     assert cli.run('benchmark', again) == 1
     assert 'Regression: peak memory' in capsys.readouterr().err
+
+
+def test_ratios_are_to_plain_steps():
+    """The one of auxiliary batch norm to the step on as many images."""
+    seconds = {'plain step': [1.0], 'plain step, 2n images': [1.8], 'classify': [1.98], 'debiased step, x': [2.2]}
+    found = {row.name: (round(row.value, 6), row.unit) for row in suite._rows(seconds)}
+    assert found == {
+        'plain step, 2n images': (1.8, 'plain steps'),
+        'auxiliary batch norm': (1.1, 'plain steps on 2n images'),
+        'debiased step, x': (2.2, 'plain steps'),
+    }
+
+
+def test_memory_is_compared_on_2n_images(quick, monkeypatch):
+    passed = []
+    monkeypatch.setattr(suite, 'peak_bytes', lambda step, device: passed.append(step) or 1)
+    setup = Setup('test_resnet', 32, 3, torch.device('cpu'))
+    suite.measure_steps(setup, {'band_statistics': create_stylizer('band_statistics')}, 1, is_suite=False)
+    assert [len(step.held[0]) for step in passed] == [3, 6]  # The first takes as many stylised ones with them.
+    assert any('aux_bn' in name for name, _ in passed[0].trained.module.named_parameters())
 
 
 def test_multi_grid_is_the_mean_over_its_updates(monkeypatch):
@@ -107,9 +127,14 @@ def test_archs(tmp_path):
         (['--stylizer-weights', 'adain_lite'], 'NAME=PATH'),
         (['--archs', 'test_vit', '--stylizers', 'adain_lite', 'band_statistics'], 'one stylizer'),
         (['--archs', 'test_vit', '--check', 'x.json'], 'does not go with --archs'),
+        (['--archs', 'test_vit', '--model', 'test_resnet'], 'leave --model out'),
         (['--project-recipe', 'x', '--stylizers', 'band_statistics'], 'the stylizer of the recipe'),
         (['--project-recipe', 'x', '--images-per-second', '0'], '--images-per-second is 0'),
+        (['--project-recipe', 'x', '--bandwidth', '-1'], '--bandwidth is -1'),
+        (['--project-recipe', 'x', '--world-size', '0'], '--world-size is 0'),
+        (['--project-recipe', 'x'], "no recipe 'x'"),
         (['--world-size', '16'], 'belong to --project-recipe'),
+        (['--bandwidth', '100'], 'belong to --project-recipe'),
         (['--repeats', '0'], '--repeats is 0'),
         (['--batch-size', '1'], '--batch-size is 1'),
         (['--img-size', '8'], '--img-size is 8'),
@@ -125,6 +150,15 @@ def test_mistakes(argv, message, capsys, tmp_path, monkeypatch):
     assert cli.run('benchmark', [*argv, *device]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('mode', [['--suite'], ['--archs', 'test_resnet']])
+def test_output_that_cannot_be_written(mode, tmp_path, monkeypatch, capsys):
+    for name in ('measure_steps', 'measure_archs'):
+        monkeypatch.setattr(f'timm_debias.benchmark.main.{name}', lambda *arguments: pytest.fail('measured'))
+    (tmp_path / 'file').touch()
+    assert cli.run('benchmark', [*mode, '--device', 'cpu', '--output', str(tmp_path / 'file')]) == 2
+    assert 'file is a file; name a folder' in capsys.readouterr().err
 
 
 class TestLoading:

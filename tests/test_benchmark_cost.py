@@ -15,7 +15,14 @@ from timm_debias.benchmark import recipe as recipes
 from timm_debias.benchmark.archs import ArchResult, format_archs, measure_archs, predict
 from timm_debias.benchmark.config import ProjectConfig, SetupConfig
 from timm_debias.benchmark.cost_model import CostModel, Measured, debiased_ratio, fit, leave_one_out, size_shares
-from timm_debias.benchmark.recipe import Cost, format_projection, read_recipe, recipe_side, relative_work
+from timm_debias.benchmark.recipe import (
+    Cost,
+    format_projection,
+    read_recipe,
+    recipe_side,
+    relative_work,
+    trained_epochs,
+)
 from timm_debias.benchmark.size import Size, count_macs, model_size
 from timm_debias.benchmark.steps import Setup
 from timm_debias.benchmark.timing import Ratio
@@ -25,6 +32,7 @@ from timm_debias.benchmark.traffic import (
     exchanged_style_bytes,
     gathered_style_bytes,
     payload,
+    waiting_seconds,
 )
 from timm_debias.multi_grid import MultiGrid
 
@@ -81,6 +89,18 @@ class TestTraffic:
         assert mean == pytest.approx(exchanged_style_bytes(100, 2, 3))
         assert gathered_style_bytes(100, 2, 3) == 2 * 2 * 100
 
+    def test_waiting(self):
+        """At 10 bytes a second a backward pass of 2 seconds hides 20 bytes."""
+        assert waiting_seconds(hidden=20, exposed=0, bandwidth=10, step=3) == 0
+        assert waiting_seconds(hidden=25, exposed=0, bandwidth=10, step=3) == pytest.approx(0.5)
+        assert waiting_seconds(hidden=5, exposed=7, bandwidth=10, step=3) == pytest.approx(0.7)
+
+    def test_payload_with_one_batch_norm(self):
+        model = timm.create_model('test_resnet')
+        found = payload(model, create_stylizer('band_statistics'), 32, aux_bn=False)
+        assert found.aux_gradients == 0
+        assert found.gradients == sum(4 * parameter.numel() for parameter in model.parameters())
+
     def test_payload(self):
         model = timm.create_model('test_resnet')
         channels = sum(module.num_features for module in model.modules() if isinstance(module, nn.BatchNorm2d))
@@ -118,6 +138,57 @@ class TestProjection:
         # Ring all-reduce of 100 MB in two thirds of 134.4 ms: 175 MB in 89.6 ms.
         assert '| 8 | 7.29 | 175.0 | 1.95 | 5.6 | 45 |' in text
         assert '| 1,024 | 0.06 | 199.8 | 2.23 | 6.4 | 6,547 |' in text
+
+    @pytest.mark.parametrize(
+        ('changes', 'hours'),
+        [
+            # A step of 134.4 ms hides 89.6 ms; 175 MB take 175 ms, statistics 0.4 ms: 85.8 ms more.
+            ({}, 7.29 * (1 + 85.8 / 134.4)),
+            # Styles of 5.6 MB take 5.6 ms.
+            ({'debias_global_partners': True}, 7.29 * (1 + 91.4 / 134.4)),
+            # Of four steps the last hides the gradients, and each sends statistics.
+            ({'grad_accum_steps': 4}, 7.29 * (1 + 87.0 / 537.6)),
+        ],
+    )
+    def test_waiting_by_hand(self, tmp_path, monkeypatch, changes, hours):
+        monkeypatch.chdir(tmp_path)
+        write_recipe(tmp_path / 'hparams', **changes)
+        cost = Cost(plain=0.001, ratio=2.1, source='Given')
+        sent = Payload(gradients=100_000_000, aux_gradients=200_000, buffers=400_000, style=100_000)
+        options = ProjectConfig(num_images=1_000_000, bandwidth=1.0)
+        text = format_projection('tiny', read_recipe('tiny'), cost, sent, options)
+        assert '| devices | hours | hours at 1 GB/s | all-reduce, MB |' in text
+        row = next(line for line in text.splitlines() if line.startswith('| 8 |')).split(' | ')
+        assert float(row[2]) == pytest.approx(hours, abs=0.01)
+
+    def test_styles_that_are_sent_or_not(self, tmp_path, monkeypatch, capsys):
+        from timm_debias import cli
+
+        monkeypatch.chdir(tmp_path)
+        for changes, expected in (
+            ({}, 'kB each) are not sent'),
+            ({'debias_global_partners': True}, 'kB each) is sent to the process that draws it'),
+            ({'debias_style_dir': 'x', 'debias_mode': 'shape'}, 'so that none are sent'),
+        ):
+            write_recipe(tmp_path / 'hparams', **changes)
+            assert cli.run('benchmark', ['--project-recipe', 'tiny', '--images-per-second', '500']) == 0
+            text = capsys.readouterr().out
+            assert expected in text
+            assert ('| 0.0 | 0 |' in text) == ('debias_style_dir' in changes)
+
+    @pytest.mark.parametrize(
+        ('changes', 'expected'),
+        [
+            ({}, 100),
+            ({'stop_epoch': 40}, 40),
+            ({'sched': 'cosine', 'cooldown_epochs': 10}, 110),
+            ({'sched': 'cosine', 'warmup_epochs': 5, 'warmup_prefix': True}, 105),
+        ],
+    )
+    def test_epochs_are_those_that_are_trained(self, tmp_path, monkeypatch, changes, expected):
+        monkeypatch.chdir(tmp_path)
+        write_recipe(tmp_path / 'hparams', **changes)
+        assert trained_epochs(read_recipe('tiny')) == expected
 
     @pytest.mark.parametrize(('multi_grid', 'sides'), [(False, [64] * 4), (True, [32, 45, 45, 64])])
     def test_relative_work(self, tmp_path, monkeypatch, multi_grid, sides):
@@ -209,6 +280,8 @@ class TestArchs:
             ('test_resnett', "Did you mean 'test_resnet"),
             ('test_resnet@big', 'NAME@IMG_SIZE'),
             ('test_vit@33', '33 pixels'),
+            ('test_resnet@8', 'at least 16 pixels'),
+            ('test_resnet@', 'NAME@IMG_SIZE'),
         ],
     )
     def test_mistakes_are_found_before_any_work(self, monkeypatch, arch, message):

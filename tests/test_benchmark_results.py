@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from timm_debias.benchmark.steps import Setup
 from timm_debias.benchmark.suite import _with_limits, has_targets, settings_of
 from timm_debias.benchmark.timing import Ratio
 
+REPOSITORY = Path(__file__).parents[1]
 SETUP = Setup('resnet50', 224, 8, torch.device('cpu'))
 LOW = Row('debiased step', 'plain steps', 2.0, 1.9, 2.1, limit=2.3)
 HIGH = Row('data loading', "of timm's images a second", 0.9, 0.8, 1.0, limit=0.95, at_least=True)
@@ -70,6 +72,7 @@ class TestCheck:
     def test_bands_are_wide_and_one_sided(self):
         stored = {'debiased step': 2.0, 'data loading': 0.9}
         for low, high, expected in (
+            (2.0, 0.9, []),
             (2.5, 0.75, []),
             (0.1, 9.0, []),
             (2.7, 0.9, ['debiased step']),
@@ -78,6 +81,12 @@ class TestCheck:
             rows = [replace(LOW, value=low), replace(HIGH, value=high), INFO]
             found = [line.split(':')[0] for line in regressions(rows, stored)]
             assert found == expected, (low, high)
+
+    @pytest.mark.parametrize(
+        ('stored', 'found', 'is_worse'), [(0.005, 0.014, False), (0.02, 0.031, True), (0, 1, True)]
+    )
+    def test_a_hundredth_of_a_step_is_noise(self, stored, found, is_worse):
+        assert bool(regressions([replace(LOW, value=found)], {LOW.name: stored})) == is_worse
 
     def test_nothing_in_common(self):
         with pytest.raises(DebiasError, match='none of the rows'):
@@ -88,7 +97,14 @@ class TestCheck:
         with pytest.raises(DebiasError, match=r'precision amp bfloat16.*this run has float32'):
             read_stored(path, self.settings)
 
-    @pytest.mark.parametrize('text', ['', '[]', '{"rows": []}', '{"settings": {}, "rows": [{"name": "x"}]}', '\ufeff{'])
+    @pytest.mark.parametrize(
+        'text',
+        [
+            '', '[]', '{"rows": []}', '{"settings": {}, "rows": [{"name": "x"}]}', '\ufeff{',
+            '{"settings": {}, "rows": [{"name": "x", "value": NaN}]}',
+            '{"settings": {}, "rows": [{"name": "x", "value": "nan"}]}',
+        ],
+    )  # fmt: skip
     def test_damaged(self, tmp_path, text):
         path = tmp_path / 'x.json'
         path.write_text(text)
@@ -98,6 +114,17 @@ class TestCheck:
     def test_missing(self):
         with pytest.raises(DebiasError, match='No such file'):
             read_stored('absent.json', self.settings)
+
+
+def test_stored_ratios():
+    """Those of the repository: what docs/speed.md shows, with today's targets, all met, and fit for --check."""
+    path = REPOSITORY / 'benchmarks/results/speed/benchmark.json'
+    entries = json.loads(path.read_text())['rows']
+    rows = [Row(**{key: value for key, value in entry.items() if key != 'is_met'}) for entry in entries]
+    assert format_rows(rows) in (REPOSITORY / 'docs/speed.md').read_text(encoding='utf-8')
+    assert _with_limits(SETUP, rows) == rows
+    assert [row.is_met for row in rows if row.limit is not None] == [True] * 8
+    assert regressions(rows, read_stored(str(path), settings_of(SETUP, 7))) == []
 
 
 def test_json_holds_what_was_asked_for():

@@ -4,11 +4,12 @@ import multiprocessing
 import os
 import signal
 import stat
+from pathlib import Path
 
 import pytest
 
 from timm_debias.errors import DebiasError
-from timm_debias.files import atomic_path, remove_leftovers, sync_folder, write_output, write_text
+from timm_debias.files import atomic_path, check_output, remove_leftovers, sync_folder, write_output, write_text
 
 
 def test_replaces_the_file_with_the_usual_rights(tmp_path):
@@ -71,3 +72,20 @@ def test_leftovers_of_a_killed_process(tmp_path):
         'a.partial.tar',
     }
     sync_folder(tmp_path)
+
+
+def test_check_of_a_folder_makes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('a', 'a/b/c', tmp_path, tmp_path / 'x/y'):
+        assert check_output(name) == Path(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_of_a_folder_that_cannot_be_made(tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    for name in ('file', 'file/a/b'):
+        with pytest.raises(DebiasError, match=f'--output .*{name}: .*file is a file'):
+            check_output(tmp_path / name)
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)  # Whoever runs tests as root may write anywhere.
+    with pytest.raises(DebiasError, match='cannot be written to'):
+        check_output(tmp_path / 'a')

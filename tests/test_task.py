@@ -13,8 +13,17 @@ from timm.loss import BinaryCrossEntropy, SoftTargetCrossEntropy
 from timm.task import resume_task_checkpoint
 from timm.utils import CheckpointSaver
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from timm_debias import DebiasError, DebiasTask, DualTargetLoss, StyleBank, convert_aux_bn, create_debias_task
+from timm_debias import (
+    DebiasError,
+    DebiasTask,
+    DualTargetLoss,
+    StyleBank,
+    convert_aux_bn,
+    create_debias_task,
+    create_stylizer,
+)
 from timm_debias.clean_augment import CleanAugment
 from timm_debias.multi_grid import MultiGrid
 
@@ -57,6 +66,32 @@ def test_step_against_the_formula(colour_stylizer, images):
     torch.testing.assert_close(result['loss'], (loss_clean + loss_stylised) / 2)
     assert result['top1_clean'] == 100 * (clean_logits.argmax(-1) == labels).float().mean()
     assert result['top1_stylised'] == 100 * (stylised_logits.argmax(-1) == labels).float().mean()
+
+
+class Unread(TorchDispatchMode):
+    """Makes it an error to read a value, which on an accelerator would make the host wait."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = str(func).split('.')[1]
+        assert name not in ('_local_scalar_dense', 'nonzero', 'equal', '_unique2'), f'{name} reads a value'
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('multi_grid', [None, MultiGrid((1,), min_size=16)])
+def test_no_value_is_read_on_the_host(images, monkeypatch, multi_grid):
+    task = create(create_stylizer('adain_lite'), multi_grid=multi_grid)
+    optimizer = timm.optim.create_optimizer_v2(task.trainable_module, 'sgd', lr=0.1, momentum=0.9)
+    # On a CPU alone, values are read to look for NaN; partners are drawn on the CPU always.
+    monkeypatch.setattr('timm_debias.stylizers.base._check_images', lambda images, what: None)
+    monkeypatch.setattr('timm_debias.mix.draw_partners', lambda count, generator: torch.arange(count).roll(1))
+    task.trainable_module.train()
+    with Unread():
+        with pytest.raises(AssertionError, match='reads a value'):
+            images.sum().item()
+        for _ in range(2):
+            task(normalised(images), torch.arange(8))['loss'].backward()
+            optimizer.step()
+            optimizer.zero_grad()
 
 
 def test_stylizer_is_outside_of_training(colour_stylizer, images):

@@ -103,6 +103,24 @@ def write_output(path: str | os.PathLike, text: str) -> None:
         raise DebiasError(f'--output {path} cannot be written: {error.strerror or error}') from error
 
 
+def check_output(path: str | os.PathLike) -> Path:
+    """Return the path of the folder that `--output` names; makes nothing, so that it may come before any other check.
+
+    Raises:
+        DebiasError: the folder cannot be made or written to.
+    """
+    folder = Path(path)
+    try:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+    except OSError as error:
+        raise DebiasError(f'--output {path}: {error.strerror or error}') from error
+    if not there.is_dir():
+        raise DebiasError(f'--output {path}: {there} is a file; name a folder')
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise DebiasError(f'--output {path}: {there} cannot be written to')
+    return folder
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

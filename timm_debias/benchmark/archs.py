@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ..checks import check_model_name
 from ..errors import DebiasError
 from ..stylizers import Stylizer
+from ..stylizers.base import MIN_SIZE
 from .cost_model import Measured, debiased_ratio, fit, leave_one_out
 from .size import Size, model_size
 from .steps import DebiasedModel, PlainModel, Setup, stylise_call
@@ -113,4 +114,7 @@ def _setup_of(setup: Setup, arch: str) -> Setup:
     check_model_name(name)
     if separator and not size.isdecimal():
         raise DebiasError(f"--archs '{arch}': expected NAME or NAME@IMG_SIZE")
-    return replace(setup, model=name, img_size=int(size) if separator else setup.img_size)
+    img_size = int(size) if separator else setup.img_size
+    if img_size < MIN_SIZE:
+        raise DebiasError(f"--archs '{arch}': stylizers need images of at least {MIN_SIZE} pixels")
+    return replace(setup, model=name, img_size=img_size)

@@ -64,6 +64,11 @@ class ProjectConfig:
     )
     world_size: int = flag(8, 'number of devices', metavar='N')
     num_images: int = flag(1_281_167, 'training images, those of ImageNet if not given', metavar='N')
+    bandwidth: float | None = flag(
+        None,
+        'GB a second that a device sends to others, and receives; hours on many devices then count waiting for others',
+        type=float,
+    )
 
 
 def setup_from(config: SetupConfig) -> Setup:
@@ -94,7 +99,7 @@ def setup_from(config: SetupConfig) -> Setup:
     )
 
 
-def check_config(config: BenchmarkConfig, project: ProjectConfig) -> None:
+def check_config(config: BenchmarkConfig, setup: SetupConfig, project: ProjectConfig) -> None:
     """Raise `DebiasError` for the first flag that is wrong or contradicts another."""
     modes = [
         name
@@ -109,12 +114,14 @@ def check_config(config: BenchmarkConfig, project: ProjectConfig) -> None:
         raise DebiasError(f'{" and ".join(modes)} are different measurements: give one of them')
     if config.check is not None and modes not in ([], ['--suite']):
         raise DebiasError(f'--check compares the rows of one model; it does not go with {modes[0]}')
+    if modes == ['--archs'] and setup.model != SetupConfig.model:
+        raise DebiasError('--archs names the models: leave --model out')
     if modes == ['--archs'] and len(config.stylizers) > 1:
         raise DebiasError('--archs measures with one stylizer: give one with --stylizers')
     if modes == ['--project-recipe'] and config.stylizers != BenchmarkConfig().stylizers:
         raise DebiasError('--project-recipe takes the stylizer of the recipe: leave --stylizers out')
     if modes != ['--project-recipe'] and project != ProjectConfig():
-        raise DebiasError('--images-per-second, --world-size and --num-images belong to --project-recipe')
+        raise DebiasError('--images-per-second, --world-size, --num-images and --bandwidth belong to --project-recipe')
     for flag_name, value in (
         ('--repeats', config.repeats),
         ('--world-size', project.world_size),
@@ -122,5 +129,6 @@ def check_config(config: BenchmarkConfig, project: ProjectConfig) -> None:
     ):
         if value < 1:
             raise DebiasError(f'{flag_name} is {value}; expected at least 1')
-    if project.images_per_second is not None and not project.images_per_second > 0:
-        raise DebiasError(f'--images-per-second is {project.images_per_second}; expected a number above 0')
+    for flag_name, speed in (('--images-per-second', project.images_per_second), ('--bandwidth', project.bandwidth)):
+        if speed is not None and not speed > 0:
+            raise DebiasError(f'{flag_name} is {speed:g}; expected a number above 0')

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files import write_text
+from ..files import check_output, write_text
 from ..flags import Parser, add_flags, config_from
 from ..log import setup_logging
 from ..stylizers.registry import create_stylizers, describe_stylizers
@@ -34,17 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         'and n clean images: all is timed in turns in one run, so that load slows everything alike.',
         epilog=f'Stylizers: {known}',
     )
-    configs = (BenchmarkConfig, SetupConfig, ProjectConfig)
-    for config_class in configs:
+    for config_class in (BenchmarkConfig, SetupConfig, ProjectConfig):
         add_flags(parser, config_class)
     args = parser.parse_args(argv)
-    config, project_config = config_from(BenchmarkConfig, args), config_from(ProjectConfig, args)
-    check_config(config, project_config)
+    config, setup_config = config_from(BenchmarkConfig, args), config_from(SetupConfig, args)
+    project_config = config_from(ProjectConfig, args)
+    check_config(config, setup_config, project_config)
     keep_freed_memory()  # As train.py does on a CPU.
     if config.project_recipe is not None:
-        print(project(config, config_from(SetupConfig, args), project_config), end='')
+        print(project(config, setup_config, project_config), end='')
         return 0
-    setup = setup_from(config_from(SetupConfig, args))
+    check_output(config.output)
+    setup = setup_from(setup_config)
     if config.archs:
         return _measure_archs(config, setup)
     return _measure_steps(config, setup)

@@ -15,7 +15,7 @@ from ..multi_grid import MultiGrid
 from ..stylizers import Stylizer
 from ..training.config import TrainConfig
 from ..training.main import build_parser, config_from_args
-from ..training.optim import lr_stage_ends
+from ..training.optim import last_epoch, lr_stage_ends
 from .config import BenchmarkConfig, ProjectConfig, SetupConfig, setup_from
 from .cost_model import size_shares
 from .device_use import STEP
@@ -23,14 +23,20 @@ from .size import count_macs, model_size
 from .steps import DebiasedModel, PlainModel, Step
 from .suite import every_stylizer
 from .timing import ratio_of, summary, time_in_turns
-from .traffic import Payload, all_reduce_bytes, exchanged_style_bytes, gathered_style_bytes, payload
+from .traffic import (
+    BACKWARD,
+    Payload,
+    all_reduce_bytes,
+    exchanged_style_bytes,
+    gathered_style_bytes,
+    payload,
+    waiting_seconds,
+)
 
 _logger = logging.getLogger(__name__)
 
 _HPARAMS = Path('hparams')
 _WORLD_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
-_BACKWARD = 2 / 3
-"""Share of a step, the time in which gradients can be reduced while others are still computed."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,10 @@ def project(config: BenchmarkConfig, setup_config: SetupConfig, project_config: 
     else:
         source = 'Plain speed as given, ratio from multiply-adds'
         cost = Cost(1 / project_config.images_per_second, relative_work(recipe, partial(count_macs, stylizer)), source)
-    sent = payload(timm.create_model(model), stylizer.cpu(), side)
+    options: dict[str, Any] = {} if recipe.model.num_classes is None else {'num_classes': recipe.model.num_classes}
+    sent = payload(timm.create_model(model, **options), stylizer.cpu(), side, not recipe.debias.no_debias_aux_bn)
+    if recipe.debias.debias_style_dir is not None:
+        sent = sent._replace(style=0)
     return format_projection(name, recipe, cost, sent, project_config)
 
 
@@ -82,7 +91,10 @@ def read_recipe(name: str) -> TrainConfig:
             known = [file.stem for file in _HPARAMS.glob('*.yaml')]
             hint = did_you_mean(name, known) if known else 'There is no folder hparams here: give the path of a file.'
             raise DebiasError(f"--project-recipe: no recipe '{name}' in ./hparams. {hint}")
-    recipe = config_from_args(parse_with_yaml(build_parser(), ['-c', str(path)]))
+    try:
+        recipe = config_from_args(parse_with_yaml(build_parser(), ['-c', str(path)]))
+    except DebiasError as error:
+        raise DebiasError(f'--project-recipe {name}: {str(error).removeprefix(f"-c {path}: ")}') from error
     if not recipe.debias.debias:
         raise DebiasError(f'--project-recipe {name}: the recipe does not train debiased (debias: true)')
     return recipe
@@ -92,8 +104,15 @@ def recipe_side(recipe: TrainConfig) -> int:
     """Return the side of the recipe's images in pixels."""
     if recipe.model.img_size is not None:
         return recipe.model.img_size
+    if recipe.model.input_size is not None:
+        return recipe.model.input_size[-1]
     cfg: Any = timm.get_pretrained_cfg(recipe.model.model)
     return (cfg.input_size if cfg is not None else (3, 224, 224))[-1]
+
+
+def trained_epochs(recipe: TrainConfig) -> int:
+    """Return how many epochs the recipe trains, warm-up before and cool-down after the schedule included."""
+    return last_epoch(recipe, int(lr_stage_ends(recipe)[-1]))
 
 
 def stylised_shares(recipe: TrainConfig) -> dict[int, float]:
@@ -102,7 +121,7 @@ def stylised_shares(recipe: TrainConfig) -> dict[int, float]:
     if not recipe.debias.debias_multi_grid:
         return {side: 1.0}
     multi_grid = MultiGrid(lr_stage_ends(recipe), recipe.debias.debias_min_size)
-    return size_shares(multi_grid, side, recipe.schedule.epochs)
+    return size_shares(multi_grid, side, trained_epochs(recipe))
 
 
 def relative_work(recipe: TrainConfig, stylizer_macs: Callable[[int], int]) -> float:
@@ -122,7 +141,7 @@ def relative_work(recipe: TrainConfig, stylizer_macs: Callable[[int], int]) -> f
 def format_projection(name: str, recipe: TrainConfig, cost: Cost, sent: Payload, project_config: ProjectConfig) -> str:
     """Return the projection as Markdown: hours on the devices asked for, then traffic and hours on more of them."""
     ratio, sides = cost.ratio, ', '.join(f'{side} ({share:.0%})' for side, share in stylised_shares(recipe).items())
-    epochs, batch, world = recipe.schedule.epochs, recipe.model.batch_size, project_config.world_size
+    epochs, batch, world = trained_epochs(recipe), recipe.model.batch_size, project_config.world_size
     hours = epochs * project_config.num_images * cost.plain / 3600
     lines = [
         f'{name}: {recipe.model.model}, {epochs} epochs of {project_config.num_images:,} images, {batch} clean images '
@@ -136,34 +155,59 @@ def format_projection(name: str, recipe: TrainConfig, cost: Cost, sent: Payload,
         f'| device hours | {hours:,.1f} | {hours * ratio:,.1f} |',
         f'| hours on {world} devices | {hours / world:,.1f} | {hours * ratio / world:,.1f} |',
         '',
-        *_traffic_lines(batch, cost.plain * ratio * batch, hours * ratio, sent),
+        *_traffic_lines(recipe, cost.plain * ratio * batch, hours * ratio, sent, project_config.bandwidth),
     ]
     return '\n'.join(lines) + '\n'
 
 
-def _traffic_lines(batch: int, step: float, device_hours: float, sent: Payload) -> list[str]:
+def _traffic_lines(recipe: TrainConfig, step: float, hours: float, sent: Payload, bandwidth: float | None) -> list[str]:
+    """Return a table over numbers of devices: `step` in seconds, `hours` on one device, `bandwidth` in GB a second."""
+    batch, batches = recipe.model.batch_size, recipe.model.grad_accum_steps
+    accumulated = f', once for {batches} steps' if batches > 1 else ''
+    header = ['devices', 'hours', 'all-reduce, MB', 'GB/s that hide it', 'styles exchanged, MB', 'styles gathered, MB']
+    if bandwidth is not None:
+        header.insert(2, f'hours at {bandwidth:g} GB/s')
     lines = [
-        f'A step sends gradients of {sent.gradients / 1e6:,.1f} MB, of which {sent.aux_gradients / 1e6:,.2f} MB for '
-        f'auxiliary batch norm, and to all at each forward batch norm statistics of {sent.buffers / 1e6:,.2f} MB.',
-        f'Partners are drawn within a process, so that styles ({sent.style / 1e3:,.1f} kB each) are not sent; the last '
-        'two columns are what drawing them from the whole batch would take: each style sent to the process that draws '
-        'it, or to all.',
+        f'An update sends gradients of {sent.gradients / 1e6:,.1f} MB{accumulated}, of which '
+        f'{sent.aux_gradients / 1e6:,.2f} MB for auxiliary batch norm; a step sends to all batch norm statistics of '
+        f'{sent.buffers / 1e6:,.2f} MB. {_styles_sentence(recipe, sent)}',
         '',
-        '| devices | hours | all-reduce, MB a step | GB/s that hide it | styles exchanged, MB | styles gathered, MB |',
-        '| --- | --- | --- | --- | --- | --- |',
+        f'| {" | ".join(header)} |',
+        f'| --- |{" --- |" * (len(header) - 1)}',
     ]
     for world in _WORLD_SIZES:
         reduced = all_reduce_bytes(sent.gradients, world)
-        cells = (
+        exchanged = exchanged_style_bytes(sent.style, batch, world)
+        cells = [
             f'{world:,}',
-            f'{device_hours / world:,.2f}',
+            f'{hours / world:,.2f}',
             f'{reduced / 1e6:,.1f}',
-            f'{reduced / 1e9 / (_BACKWARD * step):,.2f}',
-            f'{exchanged_style_bytes(sent.style, batch, world) / 1e6:,.1f}',
+            f'{reduced / 1e9 / (BACKWARD * step):,.2f}',
+            f'{exchanged / 1e6:,.1f}',
             f'{gathered_style_bytes(sent.style, batch, world) / 1e6:,.0f}',
-        )
+        ]
+        if bandwidth is not None:
+            exposed = batches * (sent.buffers + (exchanged if recipe.debias.debias_global_partners else 0))
+            waiting = waiting_seconds(reduced, exposed, 1e9 * bandwidth, step)
+            cells.insert(2, f'{hours / world * (1 + waiting / (batches * step)):,.2f}')
         lines.append(f'| {" | ".join(cells)} |')
     return lines
+
+
+def _styles_sentence(recipe: TrainConfig, sent: Payload) -> str:
+    if recipe.debias.debias_style_dir is not None:
+        return 'Styles come from a folder that every process reads, so that none are sent.'
+    size = f'{sent.style / 1e3:,.1f} kB each'
+    if recipe.debias.debias_global_partners:
+        return (
+            f'Partners are drawn from the whole batch: in each step, each style ({size}) is sent to the process that '
+            'draws it. The last column is what sending each to all would take.'
+        )
+    return (
+        f'Partners are drawn within a process, so that styles ({size}) are not sent; the last two columns are what '
+        '--debias-global-partners would send in each step, each style to the process that draws it, and what sending '
+        'each to all would take.'
+    )
 
 
 def _measured_cost(recipe: TrainConfig, setup_config: SetupConfig, stylizer: Stylizer, repeats: int) -> Cost:

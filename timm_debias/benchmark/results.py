@@ -6,14 +6,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
+from ..schema import number
+from ..untrusted import read_json
 from .timing import Ratio
 
 BAND = 1.3
 """A ratio may be worse than the stored one by this factor: machines and their load differ, regressions are larger."""
 
+NOISE = 0.01
+"""And by this much: what takes less than a hundredth of a plain step, a few milliseconds, is timed less exactly."""
+
 _SAME = ('model', 'img_size', 'batch_size', 'device', 'precision', 'channels_last', 'torchcompile')
 """Settings that stored ratios must have in common with new ones."""
+
+_EXPECTED = 'a benchmark.json of timm-debias benchmark'
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,15 @@ def read_stored(path: str, settings: Mapping[str, Any]) -> dict[str, float]:
         DebiasError: the file is missing or no such file, or was measured with other settings.
     """
     try:
-        stored = json.loads(Path(path).read_text(encoding='utf-8'))
-        theirs, rows = dict(stored['settings']), {row['name']: float(row['value']) for row in stored['rows']}
-    except OSError as error:
-        raise DebiasError(f'--check {path}: {error.strerror or error}') from error
+        stored = read_json(Path(path), _EXPECTED)
+    except DebiasError as error:
+        raise DebiasError(f'--check {error}') from error
+    try:
+        theirs, rows = dict(stored['settings']), {row['name']: row['value'] for row in stored['rows']}
+        for name, value in rows.items():
+            number(value, name)
     except (ValueError, KeyError, TypeError) as error:
-        raise DebiasError(f'--check {path}: not a benchmark.json of timm-debias benchmark') from error
+        raise DebiasError(f'--check {path}: not {_EXPECTED} ({reason(error)})') from error
     for key in _SAME:
         if theirs.get(key) != settings[key]:
             raise DebiasError(
@@ -92,7 +102,7 @@ def read_stored(path: str, settings: Mapping[str, Any]) -> dict[str, float]:
 
 
 def regressions(rows: Sequence[Row], stored: Mapping[str, float], band: float = BAND) -> list[str]:
-    """Return a line for each row that is worse than the stored one by more than a factor of `band`.
+    """Return a line for each row that is worse than the stored one by more than a factor of `band`, and than `NOISE`.
 
     Raises:
         DebiasError: no row has a stored one.
@@ -104,6 +114,6 @@ def regressions(rows: Sequence[Row], stored: Mapping[str, float], band: float = 
     for row in known:
         old = stored[row.name]
         is_worse = row.value < old / band if row.at_least else row.value > old * band
-        if is_worse:
+        if is_worse and abs(row.value - old) > NOISE:
             found.append(f'{row.name}: {row.value:.3f}, stored {old:.3f}, allowed by a factor of {band:g}')
     return found
