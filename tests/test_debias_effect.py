@@ -82,6 +82,21 @@ def test_a_second_call_trains_only_what_is_missing(effect, tmp_path, monkeypatch
     assert len(trained) == 4
 
 
+@pytest.mark.parametrize(
+    ('method', 'epochs'), [('plain', 1), ('plain, twice the epochs', 2), ('adain_lite', 2), ('band_statistics', 2)]
+)
+def test_what_a_method_shows_the_model(effect, monkeypatch, method, epochs):
+    """Debiased training and plain training for twice the epochs show the model as many images."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8))
+    model.num_classes = 8
+    seen = []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    monkeypatch.setattr(effect.timm, 'create_model', lambda name, num_classes: model)
+    args = argparse.Namespace(model='', epochs=3, batch_size=4, lr=1e-3, vgg19_weights=None)
+    effect.train(effect.METHODS[method], 0, torch.rand(10, 3, 32, 32), torch.arange(10) % 8, args)
+    assert sum(seen) == 3 * 8 * epochs  # Two full batches an epoch.
+
+
 def test_twice_a_seed_is_refused(effect, tmp_path):
     args = argparse.Namespace(seeds=[0, 0], output=str(tmp_path))
     assert 'different seeds' in effect.check(args)

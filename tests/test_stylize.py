@@ -95,6 +95,8 @@ def test_nothing_is_written_over(folder, tmp_path, capsys):
         (['--stylizer', 'adain_light'], ["'adain_lite'"]),
         (['--stylizer-weights', 'nowhere'], ['nowhere']),
         (['--device', 'gpu'], ["'gpu'"]),
+        (['--seed', '-1'], ['--seed is -1']),
+        (['--output', __file__], [__file__, 'name a folder']),
     ],
     ids=lambda value: ' '.join(value) if value[0].startswith('-') else '',
 )

@@ -1,7 +1,5 @@
 """The stylizer report against stylizers whose effect is known."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +11,9 @@ from timm_debias.data.shapes_textures import CLASSES, ShapesTextures
 from timm_debias.stylizer_report import main as report_main
 from timm_debias.stylizer_report.readers import CueReader, read_cues, train_reader
 from timm_debias.stylizer_report.statistics import mirrored, shuffled, statistics_removed
+from timm_debias.stylizer_training.measure import psnr, texture_removed
+from timm_debias.stylizer_training.texture import RandomTexture
+from timm_debias.untrusted import read_json
 
 
 class Keep(Stylizer):
@@ -97,6 +98,26 @@ class TestStatistics:
         assert found == pytest.approx(1 - sum(left) / len(left), abs=1e-4)
 
 
+class TestMeasures:
+    """PSNR is that of alpha = 0, the share removed that of alpha = 1."""
+
+    images = torch.rand(5, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+
+    @staticmethod
+    def blend(content, style, alpha):
+        return torch.lerp(content, style, alpha) + 0.1 * (alpha == 0) * (0.5 - content).sign()
+
+    def test_psnr(self):
+        """An error of 0.1 everywhere is 20 dB."""
+        assert psnr(self.blend, self.images, batch_size=2) == pytest.approx(20, abs=1e-3)
+        assert psnr(Keep(), self.images) == pytest.approx(150)
+
+    def test_texture_removed(self):
+        judge = RandomTexture(seed=1)
+        assert texture_removed(Keep(), self.images, judge, batch_size=2) == pytest.approx(0, abs=1e-6)
+        assert texture_removed(self.blend, self.images, judge, batch_size=2) == pytest.approx(1, abs=1e-6)
+
+
 class TestReferences:
     images = torch.rand(2, 3, 50, 63, generator=torch.Generator().manual_seed(0))
 
@@ -159,7 +180,7 @@ class TestCommand:
         argv = ['--data-dir', str(noise_folder), '--output', str(out), '--pairs', '8', '--repeats', '0']
         argv += ['--img-size', '48', '--stylizers', 'adain_lite', 'band_statistics']
         assert cli.run('stylizer-report', argv) == 0
-        report = json.loads((out / 'report.json').read_text())
+        report = read_json(out / 'report.json', 'a report')
         assert list(report['stylizers']) == ['adain_lite', 'band_statistics']
         assert report['stylizers']['band_statistics']['psnr'] > 60  # Float rounding only: nothing is lost at alpha 0.
         assert report['stylizers']['band_statistics']['parameters'] == 0
@@ -178,6 +199,9 @@ class TestCommand:
             (['--pairs', '9'], 'multiple of the 8 classes'),
             (['--pairs', '0'], '--pairs is 0'),
             (['--img-size', '20'], '--img-size is 20'),
+            (['--seed', '-1'], '--seed is -1'),
+            (['--max-images', '0'], '--max-images is 0'),
+            (['--output', __file__], 'is a file; name a folder'),
             (['--weights', 'adain_lite'], 'NAME=PATH'),
             (['--weights', 'adain_vgg19=x'], "does not name 'adain_vgg19'"),
             (['--weights', 'adain_lite=absent.safetensors'], 'absent.safetensors'),

@@ -1,5 +1,6 @@
 """`timm-debias train-stylizer`."""
 
+import io
 import json
 
 import numpy as np
@@ -100,7 +101,9 @@ def test_vgg_decoder_for_a_given_encoder(folder, tmp_path):
         (['--stylizer', 'adain_vgg19'], ['vgg_normalised.pth', '--encoder-weights']),
         (['--stylizer', 'adain_vgg19', '--encoder-weights', 'nowhere'], ['nowhere/vgg_normalised.pth']),
         (['--encoder-weights', 'x'], ['--stylizer adain_vgg19']),
-        (['--max-images', '10'], ['10 images are too few']),
+        (['--max-images', '10'], ['--max-images is 10', '40']),
+        (['--seed', '-1'], ['--seed is -1']),
+        (['--lr', '0'], ['--lr is 0']),
         (['--lr', '1e30'], ['the loss is', '--lr']),
     ],
     ids=lambda value: ' '.join(value) if value[0].startswith('-') else '',
@@ -120,7 +123,10 @@ def test_bad_images(tmp_path, capsys):
     assert 'has no images' in capsys.readouterr().err
     for index in range(40):
         Image.new('RGB', (64, 64)).save(tmp_path / 'images' / f'{index}.png')
-    broken = tmp_path / 'images' / '7.png'
+    broken = tmp_path / 'images' / '39.png'
+    broken.unlink()
+    assert run(*arguments) == 2
+    assert '39 images are too few' in capsys.readouterr().err
     broken.write_bytes(b'torn')
     assert run(*arguments) == 2
     assert str(broken) in capsys.readouterr().err
@@ -136,10 +142,33 @@ def test_folder_of_a_run_is_not_written_over(folder, tmp_path, capsys):
     assert 'holds a run already' in capsys.readouterr().err
     assert run(*arguments, '--resume', '--seed', '3') == 2
     assert '--seed 0, not 3' in capsys.readouterr().err
+
+
+def test_resume_from_a_checkpoint_that_is_none(folder, tmp_path, capsys):
+    arguments = ['--data-dir', folder, '--output', tmp_path, *FAST]
+    assert run(*arguments) == 0
     checkpoint = tmp_path / 'checkpoint.pth'
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    whole = checkpoint.read_bytes()
+    for cut in (0, 1000, len(whole) // 2, len(whole) - 100):
+        checkpoint.write_bytes(whole[:cut])
+        assert run(*arguments, '--resume') == 2
+        assert 'checkpoint.pth: half-written, damaged' in capsys.readouterr().err
+        assert checkpoint.read_bytes() == whole[:cut]
+    for content in ({'state_dict': {}, 'epoch': 1}, [1, 2], torch.zeros(3)):
+        torch.save(content, checkpoint)
+        assert run(*arguments, '--resume') == 2
+        assert 'is no checkpoint of train-stylizer' in capsys.readouterr().err
+    state = torch.load(io.BytesIO(whole), weights_only=True)
+    state['stylizer'].pop('to_pixels.weight')
+    torch.save(state, checkpoint)
     assert run(*arguments, '--resume') == 2
-    assert 'checkpoint.pth' in capsys.readouterr().err
+    assert "'to_pixels.weight' is missing" in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written(folder, tmp_path, capsys):
+    (tmp_path / 'file').touch()
+    assert run('--data-dir', folder, '--output', tmp_path / 'file', *FAST) == 2
+    assert 'file is a file; name a folder' in capsys.readouterr().err
 
 
 def test_crops_are_reproducible_and_varied(folder):

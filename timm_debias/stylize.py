@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from .checks import check_device
+from .checks import check_device, check_seed
 from .data.images import find_images, read_image
 from .errors import DebiasError
-from .files import atomic_path
+from .files import atomic_path, check_output
 from .flags import Parser, add_flags, config_from, flag
 from .log import setup_logging
 from .mix import draw_partners
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Stylise a folder or write a grid, as the flags say; returns the exit code.
 
     Raises:
-        DebiasError: a mistake in the flags or an unreadable or too small image, before anything is written.
+        DebiasError: a mistake in the flags, before anything is written, or an unreadable or too small image.
     """
     setup_logging()
     stylizers = '; '.join(f'{name}: {text}' for name, text in describe_stylizers().items())
@@ -74,9 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(config: StylizeConfig) -> Path:
     check_device(config.device)
+    check_seed(config.seed)
     if config.output is None:
         raise DebiasError('no --output: name a folder, or with --grid a PNG file')
-    output = Path(config.output)
+    output = check_output(config.output) if config.grid is None else Path(config.output)
     if config.grid is None and len(config.alphas or [0.5]) != 1:
         raise DebiasError('several --alphas make a --grid; a folder takes one')
     if config.grid is not None and config.grid < 1:

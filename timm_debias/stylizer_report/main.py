@@ -10,9 +10,10 @@ import torch
 
 from ..benchmark.size import IMG_SIZE, count_macs, count_parameters
 from ..benchmark.stylisation import time_stylizers
+from ..checks import check_seed
 from ..data.shapes_textures import CLASSES
 from ..errors import DebiasError
-from ..files import write_text
+from ..files import check_output, write_text
 from ..flags import Parser, add_flags, config_from
 from ..log import setup_logging
 from ..pictures import save_grid
@@ -55,13 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_flags(parser, StylizerReportConfig)
     config = config_from(StylizerReportConfig, parser.parse_args(argv))
+    output = check_output(config.output)
     stylizers = _create(config)
     _, held_out = find_images(config.data_dir or [], config.max_images, config.seed)
     crops = Crops(held_out, config.img_size)
     images = crops.sample(len(crops), torch.Generator().manual_seed(config.seed))
     _logger.info(f'{len(images)} held-out photographs at {config.img_size} pixels, {config.pairs} drawn pairs.')
     report = _report(config, stylizers, images)
-    output = Path(config.output)
     write_text(output / 'report.json', json.dumps(report, indent=4) + '\n')
     table = format_table({**report['stylizers'], **report['references']})
     write_text(output / 'report.md', table)
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _create(config: StylizerReportConfig) -> dict[str, Stylizer]:
     if not config.data_dir:
         raise DebiasError('no photographs: give --data-dir DIR')
+    check_seed(config.seed)
     # Random filters look at an eighth of the image with 7 pixels.
     for flag, value, least in (
         ('--img-size', config.img_size, 48),

@@ -20,6 +20,9 @@ _logger = logging.getLogger(__name__)
 HELD_OUT_EVERY = 20
 """Every 20th image is held out, to measure on."""
 
+_LEAST = 2 * HELD_OUT_EVERY
+"""Images, so that a held-out one has another for its partner."""
+
 _STORED_SIZE = 2
 """Images are kept with a shorter side of this many crops, so that crops differ in scale."""
 
@@ -65,6 +68,8 @@ def find_images(folders: Sequence[str], max_images: int, seed: int) -> tuple[lis
     Raises:
         DebiasError: a folder that is missing or has no images, or fewer than 40 images in all.
     """
+    if max_images < _LEAST:
+        raise DebiasError(f'--max-images is {max_images}; expected at least {_LEAST}')
     extensions = get_img_extensions(as_set=True)
     paths: list[Path] = []
     for folder in folders:
@@ -78,8 +83,8 @@ def find_images(folders: Sequence[str], max_images: int, seed: int) -> tuple[lis
         chosen = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed))[:max_images]
         _logger.info(f'Using {max_images:,} of {len(paths):,} images.')
         paths = [paths[index] for index in sorted(chosen.tolist())]
-    if len(paths) < 2 * HELD_OUT_EVERY:
-        raise DebiasError(f'{len(paths)} images are too few to train a stylizer; at least {2 * HELD_OUT_EVERY}')
+    if len(paths) < _LEAST:
+        raise DebiasError(f'--data-dir: {len(paths)} images are too few; give at least {_LEAST}')
     held_out = paths[::HELD_OUT_EVERY]
     return [path for number, path in enumerate(paths) if number % HELD_OUT_EVERY], held_out
 

@@ -29,6 +29,9 @@ _WARMUP = 0.05
 
 _PREVIEW_PAIRS = 6
 
+_ENTRIES = {'config': dict, 'step': int, 'stylizer': dict, 'optimizer': dict, 'generator': torch.Tensor}
+"""What a checkpoint holds."""
+
 
 class StylizerTrainer:
     """Adam with a cosine schedule over random crops; everything random comes from one generator.
@@ -124,12 +127,13 @@ class StylizerTrainer:
         if not self.checkpoint.is_file():
             raise DebiasError(f'--resume: {self.checkpoint} does not exist')
         state: Any = load_torch_file(self.checkpoint)
+        found = state if isinstance(state, dict) else {}
+        if not all(isinstance(found.get(name), kind) for name, kind in _ENTRIES.items()):
+            raise DebiasError(f'--resume: {self.checkpoint} is no checkpoint of train-stylizer')
         for name, value in state['config'].items():
-            if getattr(self.config, name) != value:
-                flag = f'--{name.replace("_", "-")}'
-                raise DebiasError(
-                    f'--resume: the run was started with {flag} {value}, not {getattr(self.config, name)}'
-                )
+            own = vars(self.config).get(name)
+            if own != value:
+                raise DebiasError(f'--resume: the run was started with --{name.replace("_", "-")} {value}, not {own}')
         self.step = state['step']
         load_state(self.stylizer, state['stylizer'], self.checkpoint)
         self.optimizer.load_state_dict(state['optimizer'])

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 import yaml
 
-from ..checks import check_device
+from ..checks import check_device, check_seed
 from ..errors import DebiasError
-from ..files import write_text
+from ..files import check_output, write_text
 from ..flags import Parser, add_flags, config_from
 from ..log import setup_logging
 from ..stylizers import Stylizer
@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(config: StylizerTrainConfig) -> None:
     check_device(config.device)
+    check_seed(config.seed)
+    check_output(config.output)
     if not config.data_dir:
         raise DebiasError('no images: give --data-dir DIR')
     if config.stylizer == 'adain_vgg19' and config.encoder_weights is None:
@@ -77,6 +79,8 @@ def _check(config: StylizerTrainConfig) -> None:
     ):
         if value < least:
             raise DebiasError(f'{name} is {value}; expected at least {least}')
+    if not config.lr > 0:
+        raise DebiasError(f'--lr is {config.lr:g}; expected a number above 0')
     if not config.resume and (Path(config.output) / 'checkpoint.pth').exists():
         raise DebiasError(f'{config.output} holds a run already: choose another --output, or go on with --resume')
 

@@ -12,6 +12,10 @@ Transfer = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 """(content, style, alpha) -> images of the content's size: a stylizer, or a stand-in to compare it with."""
 
 
+_EXACT = 1e-15
+"""Mean squared error, about that of float32 rounding: less is none."""
+
+
 def measure(stylizer: Stylizer, images: torch.Tensor, judge: RandomTexture, batch_size: int = 16) -> dict[str, float]:
     """Return `psnr` and `texture_removed` of `stylizer`; see the functions of these names."""
     return {
@@ -22,7 +26,7 @@ def measure(stylizer: Stylizer, images: torch.Tensor, judge: RandomTexture, batc
 
 @torch.no_grad()
 def psnr(stylizer: Transfer, images: torch.Tensor, batch_size: int = 16) -> float:
-    """Return the PSNR in dB of the reconstruction at alpha = 0, clamped, averaged over images.
+    """Return the PSNR in dB of the reconstruction at alpha = 0, clamped, averaged over images; an exact one has 150.
 
     Args:
         stylizer: In eval mode.
@@ -32,7 +36,8 @@ def psnr(stylizer: Transfer, images: torch.Tensor, batch_size: int = 16) -> floa
     found = []
     for content, style in _pairs(images, batch_size):
         rebuilt = stylizer(content, style, 0.0).clamp(0, 1)
-        found.append(-10 * F.mse_loss(rebuilt, content, reduction='none').mean((1, 2, 3)).log10())
+        error = F.mse_loss(rebuilt, content, reduction='none').mean((1, 2, 3))
+        found.append(-10 * error.clamp(min=_EXACT).log10())
     return torch.cat(found).mean().item()
 
 
