@@ -229,7 +229,8 @@ def _checked(where: str, key: str, value: Any, action: argparse.Action) -> Any:
         raise DebiasError(f"{where}: '{key}': expected {name}, found {value!r}") from error
     for item in converted:
         if action.choices is not None and item not in action.choices:
-            raise DebiasError(f"{where}: '{key}': {did_you_mean(str(item), map(str, action.choices))}")
+            hint = did_you_mean(str(item), map(str, action.choices))
+            raise DebiasError(f"{where}: '{key}' is '{item}', which is no choice. {hint}")
     return converted if many else converted[0]
 
 
