@@ -145,14 +145,15 @@ def test_newest_is_what_was_written_last(tmp_path):
     'error', [OSError(errno.EMFILE, 'Too many open files'), OSError(errno.ESTALE, 'Stale file handle'),
               PermissionError(errno.EACCES, 'Permission denied'), MemoryError()], ids=repr,
 )  # fmt: skip
-def test_what_cannot_be_read_now_is_not_damaged(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize('mmap', [True, False])  # When it is asked for its age, or read.
+def test_what_cannot_be_read_now_is_not_damaged(tmp_path, monkeypatch, error, mmap):
     """No older one takes its place, which would lose what it holds, and it keeps its name."""
     for serial, name in enumerate(['checkpoint-0.pth.tar', 'last.pth.tar']):
         write_checkpoint(tmp_path / name, content(serial=serial))
     load = torch.load
 
     def fail(path, **options):
-        if path.name == 'last.pth.tar':
+        if path.name == 'last.pth.tar' and options['mmap'] == mmap:
             raise error
         return load(path, **options)
 
