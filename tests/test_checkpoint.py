@@ -1,6 +1,7 @@
 """Checkpoint files: plain timm loads them, damage is found, a full disk harms nothing, old ones go on loading."""
 
 import ctypes
+import errno
 import lzma
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from training_runs import finished
 
 from timm_debias.cli import main
 from timm_debias.errors import DebiasError
+from timm_debias.training import checkpoint
 from timm_debias.training.checkpoint import content_hash, newest_intact, read_checkpoint, write_checkpoint
 
 FIXTURE = Path(__file__).parent / 'fixtures' / 'checkpoint_v1.pth.tar.xz'
@@ -37,9 +39,11 @@ def content(value: float = 1.0, serial: int = 1) -> dict:
     }
 
 
-def test_read_what_was_written(tmp_path):
-    path = tmp_path / 'last.pth.tar'
+def test_read_what_was_written(tmp_path, monkeypatch):
+    path, synced = tmp_path / 'last.pth.tar', []
+    monkeypatch.setattr(checkpoint, 'sync_folder', lambda folder: synced.append((folder, path.exists())))
     write_checkpoint(path, content())
+    assert synced == [(tmp_path, True)]
     read = read_checkpoint(path)
     assert torch.equal(read['state_dict']['weight'], torch.ones(40, 40))
     assert read['args'] == Namespace(model='x', lr=0.1)
@@ -137,16 +141,55 @@ def test_newest_is_what_was_written_last(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    'error', [OSError(errno.EMFILE, 'Too many open files'), OSError(errno.ESTALE, 'Stale file handle'),
+              PermissionError(errno.EACCES, 'Permission denied'), MemoryError()], ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize('mmap', [True, False])  # When it is asked for its age, or read.
+def test_what_cannot_be_read_now_is_not_damaged(tmp_path, monkeypatch, error, mmap):
+    """No older one takes its place, which would lose what it holds, and it keeps its name."""
+    for serial, name in enumerate(['checkpoint-0.pth.tar', 'last.pth.tar']):
+        write_checkpoint(tmp_path / name, content(serial=serial))
+    load = torch.load
+
+    def fail(path, **options):
+        if path.name == 'last.pth.tar' and options['mmap'] == mmap:
+            raise error
+        return load(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, 'load', fail)
+        with pytest.raises(DebiasError, match=r'last\.pth\.tar: it cannot be read now'):
+            newest_intact(tmp_path)
+    path, _ = newest_intact(tmp_path)
+    assert path.name == 'last.pth.tar'
+
+
+def test_one_of_a_later_version_is_not_damaged(tmp_path):
+    write_checkpoint(tmp_path / 'checkpoint-0.pth.tar', content())
+    later = {'format': 3, 'serial': 2, 'epoch': 0, 'batch': 0}
+    torch.save({'state_dict': {}, 'timm_debias': later}, tmp_path / 'last.pth.tar')
+    with pytest.raises(DebiasError, match=r'last\.pth\.tar: written by a later timm-debias .*: update it'):
+        newest_intact(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {'checkpoint-0.pth.tar', 'last.pth.tar'}
+
+
+def test_what_is_no_file_is_passed_over(tmp_path):
+    (tmp_path / 'folder.pth.tar').mkdir()
+    (tmp_path / 'link.pth.tar').symlink_to(tmp_path / 'gone')
+    assert newest_intact(tmp_path) is None
+
+
 def test_plain_timm_loads_it(train_command, tmp_path):
     argv = train_command(tmp_path, '--debias', '--epochs', '1', '--model-ema')
     finished(argv, tmp_path / 'log')
-    checkpoint = read_checkpoint(tmp_path / 'run' / 'recovery-0-3.pth.tar')
+    saved = read_checkpoint(tmp_path / 'run' / 'recovery-0-3.pth.tar')
     for name in ('last', 'recovery-0-3'):
         kwargs = dict(channels=(4, 4, 4, 4), stem_width=4)
         path = tmp_path / 'run' / f'{name}.pth.tar'
         model = timm.create_model('test_resnet', num_classes=3, checkpoint_path=str(path), **kwargs)
     for key, value in model.state_dict().items():
-        assert torch.equal(value, checkpoint['state_dict_ema'][key])
+        assert torch.equal(value, saved['state_dict_ema'][key])
 
 
 def test_timms_script_goes_on_with_it(train_command, tmp_path):

@@ -133,7 +133,8 @@ def sync_forward(self, x):
     return x * self.weight[:, None, None] + self.bias[:, None, None]
 
 
-def test_synchronised_and_auxiliary_batch_norm(tmp_path, colour_stylizer, monkeypatch):
+@pytest.mark.parametrize('world_size', [2, 4])
+def test_synchronised_and_auxiliary_batch_norm(tmp_path, colour_stylizer, monkeypatch, world_size):
     """--sync-bn: the halves of a batch keep to themselves, each over all processes. Against one process with plain BN.
 
     torch's SyncBatchNorm runs on GPUs alone; its forward is restated, the wiring around it is ours.
@@ -157,7 +158,7 @@ def test_synchronised_and_auxiliary_batch_norm(tmp_path, colour_stylizer, monkey
             loss.backward()
             for parameter in model.parameters() if distributed else ():  # DDP refuses SyncBatchNorm on the CPU.
                 dist.all_reduce(parameter.grad)
-                parameter.grad /= 2
+                parameter.grad /= world_size
             optimizer.step()
             losses.append(loss.detach())
         return torch.stack(losses), model.state_dict()
@@ -165,20 +166,20 @@ def test_synchronised_and_auxiliary_batch_norm(tmp_path, colour_stylizer, monkey
     def run():
         monkeypatch.setattr(nn.SyncBatchNorm, 'forward', sync_forward)
         machine = init_machine('cpu')
-        losses, state = train(slice(machine.rank, None, 2), True)
+        losses, state = train(slice(machine.rank, None, world_size), True)
         dist.all_reduce(losses)
         if machine.is_primary:
-            torch.save((losses / 2, state), tmp_path / 'two.pt')
+            torch.save((losses / world_size, state), tmp_path / 'many.pt')
         dist.destroy_process_group()
 
-    ended = launch(run, 2, tmp_path / 'log')
-    assert [process.code for process in ended] == [0, 0], ended
+    ended = launch(run, world_size, tmp_path / 'log')
+    assert all(process.code == 0 for process in ended), ended
     losses, state = train(slice(None), False)
-    two_losses, two_state = torch.load(tmp_path / 'two.pt')
-    torch.testing.assert_close(two_losses, losses, atol=1e-6, rtol=0)
+    their_losses, their_state = torch.load(tmp_path / 'many.pt')
+    torch.testing.assert_close(their_losses, losses, atol=1e-6, rtol=0)
     assert any('aux_bn' in key for key in state)
     for key, value in state.items():
-        torch.testing.assert_close(two_state[key], value, atol=1e-5, rtol=1e-4, msg=key)
+        torch.testing.assert_close(their_state[key], value, atol=1e-5, rtol=1e-4, msg=key)
 
 
 def test_synchronised_batch_norm_needs_a_gpu(train_command, tmp_path):

@@ -38,6 +38,29 @@ def test_an_error_while_writing_keeps_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a crash of the machine may leave the name without the content; the folder follows, for the name itself."""
+    happened = []
+
+    def noted(name, describe):
+        function = getattr(os, name)
+
+        def call(*args):
+            happened.append((name, describe(*args)))
+            return function(*args)
+
+        monkeypatch.setattr(os, name, call)
+
+    noted('fsync', lambda handle: (os.fstat(handle).st_ino, os.fstat(handle).st_size))
+    noted('replace', lambda source, target: (os.stat(source).st_ino, Path(target).name))
+    with atomic_path(tmp_path / 'a.bin') as temporary:
+        temporary.write_bytes(b'12345')
+    number = (tmp_path / 'a.bin').stat().st_ino
+    assert happened == [('fsync', (number, 5)), ('replace', (number, 'a.bin'))]
+    sync_folder(tmp_path)
+    assert happened[2][1][0] == tmp_path.stat().st_ino
+
+
 def test_output_that_cannot_be_written(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(DebiasError, match=r'--output .*a\.txt cannot be written'):
@@ -71,7 +94,6 @@ def test_leftovers_of_a_killed_process(tmp_path):
         'partial.txt',
         'a.partial.tar',
     }
-    sync_folder(tmp_path)
 
 
 def test_check_of_a_folder_makes_nothing(tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ def test_command_line_overrides_yaml(tmp_path):
         ('sizes: 5', "'sizes': expected a list"),
         ('name: [a, b]', "'name': expected one value"),
         ('sizes: [a]', "'sizes': expected int"),
-        ('mode: z', "'mode': Known: x, y."),
+        ('mode: z', "'mode' is 'z', which is no choice. Known: x, y."),
         ('- a', 'expected lines of the form'),
         ('a: [', 'not a YAML file'),
         ('!!python/object/apply:os.system ["true"]', 'not a YAML file'),

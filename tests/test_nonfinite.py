@@ -110,10 +110,43 @@ def test_skip_is_as_if_the_host_had_waited(colour_stylizer, bad, flags):
     assert meters.compute()['loss'] == pytest.approx(loss, rel=1e-6, nan_ok=True)
 
 
-@pytest.mark.parametrize('policy', ['stop', 'skip'])
+@pytest.mark.parametrize('policy', ['stop', 'skip', 'ignore'])
 def test_nothing_changes_where_all_is_finite(colour_stylizer, policy):
     state, meters = train(run_of(colour_stylizer, batches(), '--on-nonfinite', policy))
     same(state, Waiting.train(run_of(colour_stylizer, batches()), set())[0])
+    assert meters.skipped == 0
+
+
+def kept(guard) -> set[int]:
+    """Return the addresses of the tensors that a guard holds between two updates."""
+    snapshots = [guard._weights, guard._ema, guard._state._tensors, *guard._buffers]
+    copies = [copy for snapshot in snapshots for copy in snapshot._copies]
+    updates = [update for update in (guard.update, guard._before) if update is not None]
+    return {tensor.data_ptr() for tensor in copies + [batch.images for update in updates for batch in update.batches]}
+
+
+@pytest.mark.parametrize('policy', ['stop', 'ignore'])
+def test_ignore_keeps_nothing(colour_stylizer, policy):
+    """No copy of weights and statistics, and no images."""
+    accum = ['--grad-accum-steps', 2]
+    run = run_of(colour_stylizer, batches(8), '--on-nonfinite', policy, '--model-ema', *accum)
+    found = []
+    run.on_update = lambda epoch, batch, meters: found.append(kept(run.guard))
+    forward = run.task.forward
+    run.task.forward = lambda *batch: found.append(kept(run.guard)) or forward(*batch)
+    train(run)
+    assert len(found) == 3 + 8
+    assert all(bool(addresses) == (policy == 'stop') for addresses in found)
+
+
+def test_ignore_goes_on(colour_stylizer):
+    """Not finite, the weights are spoilt, as in timm."""
+    run = run_of(colour_stylizer, batches(), '--on-nonfinite', 'ignore')
+    weight = run.model.get_classifier().weight
+    weight.register_hook(lambda grad: grad * math.nan)
+    _, meters = train(run)
+    assert not weight.isfinite().any()
+    assert math.isnan(meters.compute()['loss'])
     assert meters.skipped == 0
 
 

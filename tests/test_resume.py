@@ -7,12 +7,14 @@ import re
 import signal
 
 import pytest
+import torch
 from processes import forked
 from training_runs import UPDATES, finished, killed, result, same, same_runs
 
 from timm_debias.cli import main
 from timm_debias.training import train
 from timm_debias.training.checkpoint import read_checkpoint
+from timm_debias.training.precision import LossScaler
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,34 @@ def test_killed_processes(train_command, tmp_path, flags):
     argv = train_command(tmp_path / 'killed', *flags, '--resume', 'auto')
     killed(argv, 6, tmp_path / 'log-killed', world_size=2)
     finished(argv, tmp_path / 'log-resumed', world_size=2)
+    same_runs(tmp_path / 'whole' / 'run', tmp_path / 'killed' / 'run')
+
+
+@pytest.mark.parametrize('world_size', [1, 2])
+def test_killed_without_checkpoints_within_epochs(train_command, tmp_path, world_size):
+    """It goes on from the end of the epoch before."""
+    flags = ['--debias', '--model-ema', '--checkpoint-steps', '0', '-b', str(4 // world_size)]
+    finished(train_command(tmp_path / 'whole', *flags), tmp_path / 'log', world_size)
+    argv = train_command(tmp_path / 'killed', *flags, '--resume', 'auto')
+    killed(argv, 7, tmp_path / 'log-killed', world_size)
+    assert 'epoch 1, batch 0.' in finished(argv, tmp_path / 'log-resumed', world_size).err
+    same_runs(tmp_path / 'whole' / 'run', tmp_path / 'killed' / 'run')
+
+
+def test_killed_with_a_scaled_loss(train_command, tmp_path, monkeypatch):
+    """As with float16 on a GPU: the scale, and when it grows next, are those of the run that was killed."""
+
+    def scaler_of(*_):
+        scaler = LossScaler(device='cpu')
+        scaler._scaler = torch.amp.GradScaler('cpu', init_scale=8.0, growth_interval=4)
+        return scaler
+
+    monkeypatch.setattr(train, 'scaler_of', scaler_of)
+    finished(train_command(tmp_path / 'whole', '--debias'), tmp_path / 'log')
+    argv = train_command(tmp_path / 'killed', '--debias', '--resume', 'auto')
+    killed(argv, 6, tmp_path / 'log-killed')
+    assert 'Going on from' in finished(argv, tmp_path / 'log-resumed').err
+    assert read_checkpoint(tmp_path / 'whole' / 'run' / 'last.pth.tar')['amp_scaler']['scale'] == 8 * 2**3
     same_runs(tmp_path / 'whole' / 'run', tmp_path / 'killed' / 'run')
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from training_runs import finished, killed, same, same_runs
 
+from timm_debias import DebiasError
+from timm_debias.data import factory
 from timm_debias.training.checkpoint import read_checkpoint
 
 FLAGS = ['--debias', '--val-split', '', '--epochs', '2']
@@ -48,14 +50,14 @@ def shards(training_images, tmp_path) -> Path:
     return root
 
 
-@pytest.mark.parametrize('workers', ['0', '2'])
-def test_webdataset(train_command, tmp_path, shards, workers):
+@pytest.mark.parametrize(('workers', 'world_size'), [('0', 1), ('2', 1), ('1', 2)])
+def test_webdataset(train_command, tmp_path, shards, workers, world_size):
     pytest.importorskip('webdataset')
-    flags = [*FLAGS, '--dataset', 'wds/images', '--data-dir', str(shards), '-j', workers]
-    finished(train_command(tmp_path / 'whole', *flags), tmp_path / 'log')
+    flags = [*FLAGS, '--dataset', 'wds/images', '--data-dir', str(shards), '-j', workers, '-b', str(4 // world_size)]
+    finished(train_command(tmp_path / 'whole', *flags), tmp_path / 'log', world_size)
     argv = train_command(tmp_path / 'killed', *flags, '--resume', 'auto')
-    killed(argv, 7, tmp_path / 'log-killed')
-    finished(argv, tmp_path / 'log-resumed')
+    killed(argv, 7, tmp_path / 'log-killed', world_size)
+    finished(argv, tmp_path / 'log-resumed', world_size)
     same_runs(tmp_path / 'whole' / 'run', tmp_path / 'killed' / 'run')
 
 
@@ -69,3 +71,14 @@ def test_hugging_face(training_images, train_command, tmp_path, monkeypatch):
     killed(argv, 3, tmp_path / 'log-killed')
     finished(argv, tmp_path / 'log-resumed')
     same_runs(tmp_path / 'whole' / 'run', tmp_path / 'killed' / 'run')
+
+
+@pytest.mark.parametrize(
+    ('name', 'packages'),
+    [('wds/x', 'webdataset'), ('hfds/x', 'datasets'), ('hfids/x', 'datasets'),
+     ('tfds/x', 'tensorflow_datasets tensorflow')],
+)  # fmt: skip
+def test_reader_that_is_not_installed(tmp_path, monkeypatch, name, packages):
+    monkeypatch.setattr(factory, 'find_spec', lambda package: None)
+    with pytest.raises(DebiasError, match=f"data set '{name}' .* pip install {packages}$"):
+        factory.create_dataset(name, str(tmp_path), 'train', 32)

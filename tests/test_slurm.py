@@ -58,12 +58,19 @@ def test_what_is_asked_for(submitit, capsys):
 @pytest.mark.parametrize(
     ('argv', 'message'),
     [
-        (['--node', '4', *RUN], 'unrecognized arguments: --node'),
+        (['--node', '4', *RUN], "Did you mean '--nodes'"),
+        (['--partion', 'p', *RUN], "Did you mean '--partition'"),
+        ([*RUN, '--batchsize', '4'], "'--batch-size'"),
         (RUN[:-2], '--resume auto'),
         (RUN[:4] + RUN[6:], '--experiment'),
         ([*RUN, '--opt', 'sdg'], "'sgd'"),
         (['--nodes', '101', *RUN], 'Node count specification invalid'),
         (['--cluster', 'slrum', *RUN], 'slurm'),
+        (['--nodes', '0', *RUN], '--nodes is 0; expected 1 or more'),
+        (['--cpus-per-task', '-1', *RUN], '--cpus-per-task is -1; expected 1'),
+        (['--gpus-per-node', '-1', *RUN], '--gpus-per-node is -1; expected 0'),
+        (['--mem-gb', '0', *RUN], '--mem-gb is 0; expected more than 0'),
+        (['--hours', '0.01', *RUN], '--hours is 0.01; expected 0.07 or more'),
     ],
 )
 def test_mistakes(submitit, capsys, argv, message):

@@ -1,7 +1,12 @@
 """Errors that speak to the person at the command line."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+_OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN, errno.ETIMEDOUT} | {
+    getattr(errno, name) for name in ('ESTALE', 'EHOSTDOWN') if hasattr(errno, name)
+}
 
 
 class DebiasError(ValueError):
@@ -14,6 +19,14 @@ class DebiasError(ValueError):
 def reason(error: BaseException) -> str:
     """Return one line that says what an error says; the name of its class where it says nothing."""
     return ' '.join(str(error).split()) or type(error).__name__
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Return whether an error says nothing about the file that was read.
+
+    Too many open files, no memory, a file server that is gone: read again, the file may well be intact.
+    """
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _OF_THE_MACHINE)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

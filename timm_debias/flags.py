@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -86,10 +86,16 @@ def config_from(config: type[Config], args: argparse.Namespace) -> Config:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose every error is a `DebiasError`, and that refuses abbreviated flags."""
+    """An ArgumentParser whose every error is a `DebiasError`, and that refuses abbreviated flags.
 
-    def __init__(self, **options: Any) -> None:
+    Args:
+        others: Flags that another parser has taken from the command line before: an unknown one may be meant for it.
+        options: Those of ArgumentParser.
+    """
+
+    def __init__(self, others: Iterable[str] = (), **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+        self.others = tuple(others)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does; refuse NaN and infinite numbers, which no flag means."""
@@ -105,7 +111,8 @@ class Parser(argparse.ArgumentParser):
         prefix = 'unrecognized arguments: '
         if message.startswith(prefix):
             unknown = [word for word in message.removeprefix(prefix).split() if word.startswith('-')]
-            hints = [did_you_mean(word.split('=')[0], self._option_string_actions) for word in unknown]
+            known = {*self._option_string_actions, *self.others}
+            hints = [did_you_mean(word.split('=')[0], known) for word in unknown]
             message = ' '.join([message + '.', *filter(None, hints)])
         raise DebiasError(message)
 
@@ -222,7 +229,8 @@ def _checked(where: str, key: str, value: Any, action: argparse.Action) -> Any:
         raise DebiasError(f"{where}: '{key}': expected {name}, found {value!r}") from error
     for item in converted:
         if action.choices is not None and item not in action.choices:
-            raise DebiasError(f"{where}: '{key}': {did_you_mean(str(item), map(str, action.choices))}")
+            hint = did_you_mean(str(item), map(str, action.choices))
+            raise DebiasError(f"{where}: '{key}' is '{item}', which is no choice. {hint}")
     return converted if many else converted[0]
 
 

@@ -1,12 +1,21 @@
-"""Log lines that say how far a long run is."""
+"""How far a long run is: the time left, and lines of the log that say it."""
 
 import logging
+import math
 import time
 
 _logger = logging.getLogger(__name__)
 
 _INTERVAL = 10.0
 """Seconds between two lines."""
+
+
+def duration(seconds: float) -> str:
+    """Return a time as 'HH:MM:SS', with days before it where there are some."""
+    seconds = round(seconds) if math.isfinite(seconds) else 0
+    days, rest = divmod(seconds, 86400)
+    clock = f'{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}'
+    return f'{days} d {clock}' if days else clock
 
 
 class Progress:
@@ -29,8 +38,5 @@ class Progress:
         now = time.monotonic()
         if now - self.last >= _INTERVAL or self.done == self.total:
             seconds = (now - self.start) / self.done * (self.total - self.done)
-            hours, rest = divmod(round(seconds), 3600)
-            _logger.info(
-                f'{self.done:,}/{self.total:,} {self.what}  left: {hours:02d}:{rest // 60:02d}:{rest % 60:02d}'
-            )
+            _logger.info(f'{self.done:,}/{self.total:,} {self.what}  left: {duration(seconds)}')
             self.last = now

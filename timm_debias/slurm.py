@@ -71,6 +71,7 @@ def submit(config: SubmitConfig, training: Sequence[str]) -> Any:
     Raises:
         DebiasError: as in `main`.
     """
+    check_job(config)
     check_training(training)
     if importlib.util.find_spec('submitit') is None:
         raise DebiasError("the package submitit is missing: pip install 'timm-debias[slurm]'")
@@ -97,9 +98,25 @@ def submit(config: SubmitConfig, training: Sequence[str]) -> Any:
         raise DebiasError(f'the job cannot be submitted: {" ".join(str(error).split())[:500]}') from error
 
 
+def check_job(config: SubmitConfig) -> None:
+    """Raise `DebiasError` for a job that Slurm could not start, or would stop before it has begun."""
+    least = {'nodes': 1, 'gpus_per_node': 0, 'cpus_per_task': 1}
+    for name, value in least.items():
+        if getattr(config, name) < value:
+            raise DebiasError(f'--{name.replace("_", "-")} is {getattr(config, name)}; expected {value} or more')
+    if config.mem_gb is not None and config.mem_gb <= 0:
+        raise DebiasError(f'--mem-gb is {config.mem_gb:g}; expected more than 0')
+    if config.hours * 3600 < 2 * _SECONDS_TO_SAVE:
+        raise DebiasError(
+            f'--hours is {config.hours:g}; expected {2 * _SECONDS_TO_SAVE / 3600:.2f} or more, as the job is told to '
+            f'save {_SECONDS_TO_SAVE} s before its end'
+        )
+
+
 def check_training(training: Sequence[str]) -> None:
     """Raise `DebiasError` for what train.py would refuse, before a job waits for hours to find it out."""
-    config: TrainConfig = config_from_args(parse_with_yaml(build_training_parser(), training))
+    own = build_parser()._option_string_actions
+    config: TrainConfig = config_from_args(parse_with_yaml(build_training_parser(own), training))
     if config.model.resume != 'auto' or not config.run.experiment:
         raise DebiasError('give train.py --experiment NAME and --resume auto, so that the job goes on where it was')
     # The machine that submits need not have a GPU.

@@ -1,6 +1,7 @@
 """Data sets by name: timm's, and the embedded one."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from .shapes_textures import ShapesTextures
 from .shards import check_names_in_tar, check_shards
 
 SHAPES_TEXTURES = 'shapes_textures'
-_TIMM_PREFIXES = ('torch', 'hfds', 'hfids', 'tfds', 'wds')
+_PACKAGES = {
+    'torch': '',
+    'hfds': 'datasets',
+    'hfids': 'datasets',
+    'tfds': 'tensorflow_datasets tensorflow',
+    'wds': 'webdataset',
+}
+"""Prefix of a data set that timm has a reader for -> the packages that the reader needs."""
 
 
 def create_dataset(
@@ -57,11 +65,8 @@ def create_dataset(
         check_split(root, split)
         if os.path.isdir(root):
             check_no_link_loops(split_dir(root, split))
-    elif name.partition('/')[0].lower() not in _TIMM_PREFIXES:
-        known = [SHAPES_TEXTURES, *(f'{prefix}/…' for prefix in _TIMM_PREFIXES)]
-        raise DebiasError(f"unknown data set '{name}'. {did_you_mean(name, known)}")
-    if name.partition('/')[0].lower() == 'wds':
-        check_shards(root)
+    else:
+        _check_reader(name, root)
     try:
         dataset = timm.data.create_dataset(name, root=root, split=split, num_samples=num_samples, **options)
     except Exception as error:  # Readers raise almost anything on files that are not theirs.
@@ -69,6 +74,19 @@ def create_dataset(
         raise DebiasError(f"data set '{where}': {reason(error)}") from error
     check_names_in_tar(dataset)
     return CheckedImages(dataset) if type(dataset) is ImageDataset else dataset
+
+
+def _check_reader(name: str, root: str | None) -> None:
+    """Raise `DebiasError` for a data set that timm has no reader for, or whose reader cannot read it."""
+    prefix = name.partition('/')[0].lower()
+    if prefix not in _PACKAGES:
+        known = [SHAPES_TEXTURES, *(f'{prefix}/…' for prefix in _PACKAGES)]
+        raise DebiasError(f"unknown data set '{name}'. {did_you_mean(name, known)}")
+    if prefix == 'wds':
+        check_shards(root)
+    missing = [package for package in _PACKAGES[prefix].split() if find_spec(package) is None]
+    if missing:
+        raise DebiasError(f"data set '{name}' is read by a package that is missing: pip install {' '.join(missing)}")
 
 
 def is_folder(name: str) -> bool:

@@ -1,6 +1,5 @@
 """Images from files that may hold anything: decoded as Pillow does it, or the reason why not."""
 
-import errno
 import os
 from dataclasses import dataclass
 from typing import IO, Any
@@ -10,12 +9,7 @@ from PIL import Image, UnidentifiedImageError
 from timm.data import AugMixDataset, ImageDataset
 from timm.data.scheduled_sampler import ScheduledTransformDataset
 
-from ..errors import reason
-
-_OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN, errno.ETIMEDOUT} | {
-    getattr(errno, name) for name in ('ESTALE', 'EHOSTDOWN') if hasattr(errno, name)
-}
-"""Errors that say nothing about the file: too many open ones, no memory, a file server that is gone."""
+from ..errors import is_of_the_machine, reason
 
 
 class BadImageError(OSError):
@@ -35,7 +29,7 @@ class Failure:
 def is_bad_image(error: Exception) -> bool:
     """Return whether an error that a data set raised is about the image, not about the machine or the program."""
     if isinstance(error, OSError):
-        return error.errno not in _OF_THE_MACHINE
+        return not is_of_the_machine(error)
     return isinstance(error, (Image.DecompressionBombError, SyntaxError))
 
 

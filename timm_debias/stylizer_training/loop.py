@@ -12,6 +12,7 @@ import torch
 from ..errors import DebiasError
 from ..files import atomic_path, write_text
 from ..pictures import save_grid
+from ..progress import duration
 from ..stylizers import Stylizer, save_stylizer
 from ..stylizers.weights import load_stylizer
 from ..weight_files import load_state, load_torch_file
@@ -76,8 +77,7 @@ class StylizerTrainer:
             if self.step % config.log_interval == 0 or self.step == config.steps:
                 left = (time.monotonic() - start) / (self.step - first) * (config.steps - self.step)
                 terms = '  '.join(f'{name}: {value / summed:.4f}' for name, value in sums.items())
-                clock = time.strftime('%H:%M:%S', time.gmtime(left))
-                _logger.info(f'Step {self.step}/{config.steps}  {terms}  left: {clock}')
+                _logger.info(f'Step {self.step}/{config.steps}  {terms}  left: {duration(left)}')
                 sums, summed = {}, 0
             if self.step % config.checkpoint_interval == 0 or self.step == config.steps:
                 self.save()

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..errors import DebiasError, reason
+from ..errors import DebiasError, is_of_the_machine, reason
 from ..files import atomic_path, sync_folder
 from ..weight_files import check_archive, check_content
 
@@ -24,6 +24,10 @@ FORMAT = 2
 """Version of the format that is written; all up to it are read."""
 
 ENTRY = 'timm_debias'
+
+
+class DamagedError(DebiasError):
+    """A file whose content is not that of a checkpoint, whatever the reason."""
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -62,12 +66,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Nothing but tensors and plain values is unpickled. A bare state dict comes back as {'state_dict': …}.
 
     Raises:
-        DebiasError: no checkpoint, a damaged one, or one of a later version.
+        DamagedError: no checkpoint, or a damaged one.
+        DebiasError: no such file, one that cannot be read now, or one of a later version.
     """
     content = _load(path)
     entry = content.get(ENTRY)
     if entry is not None and content_hash(content) != entry.get('sha256'):
-        raise DebiasError('damaged: its content does not match its hash')
+        raise DamagedError('damaged: its content does not match its hash')
     if 'state_dict' not in content and 'model' not in content:
         return {'state_dict': content}
     return content
@@ -79,16 +84,19 @@ def newest_intact(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Damaged ones that are newer are passed over, which the log says, and renamed to end in `.damaged`.
 
     Raises:
-        DebiasError: there are checkpoints, and none is intact.
+        DebiasError: there are checkpoints, and none is intact; or one that may be cannot be read, because it is of a
+            later version or the disk is gone for the moment: an older one in its place would lose what it holds.
     """
     paths, damaged = _by_age(folder)
     for path in paths:
         try:
             content = read_checkpoint(path)
-        except DebiasError as error:
+        except DamagedError as error:
             _logger.warning(f'{path}: {error}. The one before it is tried.')
             damaged.append(path)
             continue
+        except DebiasError as error:
+            raise DebiasError(f'{path}: {error}') from error
         for other in damaged:
             _set_aside(other)
         return path, content
@@ -115,14 +123,16 @@ def _by_age(folder: Path) -> tuple[list[Path], list[Path]]:
         seen.add(path.stat().st_ino)
         try:
             ages[path] = _age(_load(path, metadata_only=True))
-        except DebiasError as error:
+        except DamagedError as error:
             _logger.warning(f'{path}: {error}. It is passed over.')
             damaged.append(path)
+        except DebiasError as error:
+            raise DebiasError(f'{path}: {error}') from error
     return sorted(ages, key=ages.__getitem__, reverse=True), damaged
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return list(folder.glob('[!.]*.pth.tar'))
+    return [path for path in folder.glob('[!.]*.pth.tar') if path.is_file()]
 
 
 def _set_aside(damaged: Path) -> None:
@@ -151,17 +161,22 @@ def _load(path: Path, metadata_only: bool = False) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise DebiasError('no such file') from error
     except Exception as error:  # On garbage, the restricted unpickler raises almost anything.
-        raise DebiasError(f'damaged, or not a checkpoint ({reason(error)[:200]})') from error
+        if isinstance(error, PermissionError) or is_of_the_machine(error):
+            raise DebiasError(f'it cannot be read now ({reason(error)[:200]})') from error
+        raise DamagedError(f'damaged, or not a checkpoint ({reason(error)[:200]})') from error
     if not isinstance(content, dict):
-        raise DebiasError(f'not a checkpoint: it holds a {type(content).__name__}')
+        raise DamagedError(f'not a checkpoint: it holds a {type(content).__name__}')
     entry = content.get(ENTRY)
     if entry is None:
         return content
     numbers = ('format', 'serial', 'epoch', 'batch')
     if not isinstance(entry, dict) or not all(isinstance(entry.get(name), int) for name in numbers):
-        raise DebiasError(f"damaged: its entry '{ENTRY}' is not one that timm-debias writes")
+        raise DamagedError(f"damaged: its entry '{ENTRY}' is not one that timm-debias writes")
     if entry['format'] > FORMAT:
-        raise DebiasError(f'written by a later timm-debias (format {entry["format"]}; known are those up to {FORMAT})')
+        raise DebiasError(
+            f'written by a later timm-debias (format {entry["format"]}; known are those up to {FORMAT}): update it, or '
+            'move the file away'
+        )
     return content
 
 

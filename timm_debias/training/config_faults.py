@@ -16,6 +16,7 @@ class FaultsConfig:
     )
     on_nonfinite: str = flag(
         'stop',
-        'what to do at a loss or gradient that is NaN or infinite: stop, or undo the update and go on',
-        choices=['stop', 'skip'],
+        'what to do at a loss or gradient that is NaN or infinite: stop, undo the update and go on, or not look at it '
+        'and keep no copies of the weights for it',
+        choices=['stop', 'skip', 'ignore'],
     )

@@ -1,7 +1,7 @@
 """The command `train.py`, also `timm-debias train`."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import get_type_hints
 
@@ -46,10 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_parser() -> Parser:
-    """Return the parser of all flags."""
+def build_parser(others: Iterable[str] = ()) -> Parser:
+    """Return the parser of all flags; `others` are those that another has taken before."""
     stylizers = '; '.join(f'{name}: {text}' for name, text in describe_stylizers().items())
     parser = Parser(
+        others,
         prog='train.py',
         description="Train a timm model; with --debias, on images that carry one image's shape and another's texture.",
         epilog=f'Stylizers: {stylizers} Data sets: {SHAPES_TEXTURES} is embedded and needs no --data-dir.',

@@ -96,10 +96,10 @@ class FiniteGuard:
     """Watches over the updates of a run.
 
     It keeps a copy of the weights on their device, with `skip` also of the optimizer's state and of the moving average,
-    and the images of one update more.
+    and the images of two updates. With `ignore` it keeps nothing and looks at nothing.
 
     Args:
-        policy: `stop` or `skip`.
+        policy: `stop`, `skip` or `ignore`.
         machine: Where this process runs.
         task: What trains.
         optimizer: Its optimizer.
@@ -129,12 +129,15 @@ class FiniteGuard:
         # The other of the two holds those before the last update, which may have to be undone.
         in_use = self._before.buffers if self._before is not None else None
         buffers = self._buffers[1] if in_use is self._buffers[0] else self._buffers[0]
-        buffers.take(self._module().buffers())
+        if self.policy != 'ignore':
+            buffers.take(self._module().buffers())
         self.update = Update(epoch, number, meters, buffers)
 
     def hold(self, images: Any, target: torch.Tensor, share: float, report: Report) -> Batch:
-        """Keep a batch of the update, and the random numbers that its forward pass will draw; return what is kept."""
+        """Keep a batch of the update, and the random numbers that its forward pass will draw; return it."""
         assert self.update is not None
+        if self.policy == 'ignore':
+            return Batch(images, target, share, report, random={})
         batch = Batch(images, target, share, report, random_states(self.task, self.machine.device))
         self.update.batches.append(batch)
         return batch
@@ -181,6 +184,10 @@ class FiniteGuard:
         """
         update = self.update
         assert update is not None
+        if self.policy == 'ignore':
+            step()
+            self.update = None
+            return
         finite = _all_finite([batch.losses['loss'] for batch in update.batches], self.machine.device)
         if overflowed is None:
             finite &= _all_finite(list(_gradients(self.optimizer)), self.machine.device)

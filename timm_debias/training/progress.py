@@ -1,13 +1,13 @@
 """What a run tells of its updates while it trains: a line of the log now and then, and figures of each update."""
 
 import logging
-import math
 import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
+from ..progress import duration
 from ..ranks import on_primary
 from ..task import DebiasTask
 from .stage_timer import StageTimer
@@ -151,11 +151,3 @@ class Progress:
         if 'memory_gb' in figures:
             parts.append(f'memory: {figures["memory_gb"]:.1f} GB')
         return '  '.join([*parts, f'left: {duration(left)}'])
-
-
-def duration(seconds: float) -> str:
-    """Return a time as 'HH:MM:SS', with days before it where there are some."""
-    seconds = round(seconds) if math.isfinite(seconds) else 0
-    days, rest = divmod(seconds, 86400)
-    clock = f'{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}'
-    return f'{days} d {clock}' if days else clock
