@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import timm
@@ -37,6 +38,8 @@ from timm_debias.benchmark.traffic import (
 from timm_debias.multi_grid import MultiGrid
 
 SIZES = [Size(0, int(macs), int(activations)) for macs, activations in ((1e9, 1e7), (4e9, 2e7), (3e8, 9e6), (2e8, 1e6))]
+
+ROOT = Path(__file__).parents[1]
 
 
 class TestCostModel:
@@ -227,6 +230,17 @@ class TestProjection:
         flags = ['--device', 'cpu', '-b', '2', '--repeats', '1']
         assert cli.run('benchmark', ['--project-recipe', 'hparams/tiny.yaml', *flags]) == 0
         assert 'Measured on this cpu, 2 clean images' in capsys.readouterr().out
+
+    def test_page_has_what_the_command_prints(self, monkeypatch, capsys):
+        from timm_debias import cli
+
+        monkeypatch.chdir(ROOT)
+        page = (ROOT / 'docs/speed.md').read_text(encoding='utf-8')
+        command = next(line for line in page.splitlines() if '--bandwidth 1' in line and '#' not in line)
+        assert cli.run('benchmark', command.split()[2:]) == 0
+        rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith('| ')]
+        assert len(rows) == 16
+        assert all(f'{row}\n' in page for row in rows)
 
     def test_mistakes(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

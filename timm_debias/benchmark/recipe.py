@@ -151,13 +151,17 @@ def format_projection(name: str, recipe: TrainConfig, cost: Cost, sent: Payload,
         '| | plain | debiased |',
         '| --- | --- | --- |',
         f'| cost of a step, plain steps | 1 | {ratio:.2f} |',
-        f'| clean images a second and device | {1 / cost.plain:,.0f} | {1 / cost.plain / ratio:,.0f} |',
+        f'| clean images a second and device | {_rate(1 / cost.plain)} | {_rate(1 / cost.plain / ratio)} |',
         f'| device hours | {hours:,.1f} | {hours * ratio:,.1f} |',
         f'| hours on {world} devices | {hours / world:,.1f} | {hours * ratio / world:,.1f} |',
         '',
         *_traffic_lines(recipe, cost.plain * ratio * batch, hours * ratio, sent, project_config.bandwidth),
     ]
     return '\n'.join(lines) + '\n'
+
+
+def _rate(images: float) -> str:
+    return f'{images:,.0f}' if images >= 100 else f'{images:.2f}'
 
 
 def _traffic_lines(recipe: TrainConfig, step: float, hours: float, sent: Payload, bandwidth: float | None) -> list[str]:

@@ -112,7 +112,12 @@ def _mean(found: Estimate | None) -> str:
 def _means(group: Group) -> Table:
     arrows = {'higher': ' ↑', 'lower': ' ↓', 'none': ''}
     measures = group.study.measures
-    head = ['method', 'seeds', *(measure.label + arrows[measure.better] for measure in measures), 'CPU minutes a run']
+    head = [
+        'method',
+        'seeds',
+        *(measure.label + arrows[measure.better] for measure in measures),
+        'CPU minutes a run, median',
+    ]
     rows = []
     for method in group.methods:
         seconds = [
@@ -120,7 +125,7 @@ def _means(group: Group) -> Table:
             for figures in group.runs[method].values()
         ]
         cells = [_mean(group.mean(method, measure.column)) for measure in measures]
-        minutes = statistics.fmean(seconds) / 60
+        minutes = statistics.median(seconds) / 60  # Of a run that was interrupted, only the last part is known.
         rows.append([group.label(method), str(len(group.runs[method])), *cells, f'{minutes:.1f}'])
     return Table(head, rows)
 
