@@ -4,10 +4,10 @@
 
 Trains a model for every method and seed with one recipe (AdamW, one cycle) and measures clean accuracy, which cue
 decides the conflict images, and accuracy under noise, blur, low contrast and FGSM. Every run is written at once to
-`runs/`, and a second call of the command trains only what is missing. The table, with the differences to plain training
-paired by seed, is `effect.md`; the runs are `effect.csv`. Calls for different seeds may run side by side into one
-folder; a last call with all of them writes the report. The stylizer of the paper takes part where its weights are:
---methods … adain_vgg19 --vgg19-weights FOLDER.
+`runs/`, and a second call of the command trains only what is missing. The table, with the differences to plain
+training paired by seed, is `effect.md`, a drawing `effect.svg`; the runs are `effect.csv`. Calls for different seeds
+may run side by side into one folder; a last call with all of them writes the report. The stylizer of the paper takes
+part where its weights are: --methods … adain_vgg19 --vgg19-weights FOLDER.
 """
 
 import argparse
@@ -32,6 +32,7 @@ import timm_debias
 from timm_debias import create_stylizer
 from timm_debias.data.shapes_textures import CLASSES, ShapesTextures
 from timm_debias.files import atomic_path, write_text
+from timm_debias.report import svg
 
 MEASURES = ('clean', 'shape', 'texture', 'noise', 'blur', 'contrast', 'fgsm')
 TWO_SIDED_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
@@ -185,12 +186,14 @@ def measure(model: nn.Module, sets: Mapping[str, tuple[torch.Tensor, torch.Tenso
     return result | {'fgsm': accuracy(model, attacked, labels)}
 
 
+def half_interval(values: Sequence[float]) -> float:
+    """Return half of the 95 % interval of Student's t; 0 for one value."""
+    return TWO_SIDED_95[len(values)] * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+
+
 def interval(values: Sequence[float]) -> str:
-    """Return mean ± half of the 95 % interval of Student's t."""
-    if len(values) < 2:
-        return f'{values[0]:+.1f}'
-    half = TWO_SIDED_95[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
-    return f'{statistics.mean(values):+.1f} ± {half:.1f}'
+    """Return mean ± half of the 95 % interval."""
+    return f'{statistics.mean(values):+.1f}' + (f' ± {half_interval(values):.1f}' if len(values) > 1 else '')
 
 
 def spread(values: Sequence[float]) -> str:
@@ -211,6 +214,25 @@ def report(runs: Mapping[tuple[str, int], dict[str, float]], methods: Sequence[s
             cells = [interval([runs[name, seed][key] - runs[base, seed][key] for seed in seeds]) for key in MEASURES]
             text += f'| {name} | {" | ".join(cells)} |\n'
     return text
+
+
+def draw(runs: Mapping[tuple[str, int], dict[str, float]], methods: Sequence[str], seeds: Sequence[int]) -> str:
+    """Return a drawing of what decides the conflict images: means with 95 % intervals, a row for each method."""
+    title = 'What decides images of one shape and another texture, % of images'
+    axis, looks = svg.Axis(title, 0, 80, 250, 620), {'shape': svg.look(0), 'texture': svg.look(1)}
+    bottom = 40 + 34 * len(methods)
+    parts = [svg.text(360, 20, title, kind='title'), *svg.key([(looks[cue], cue) for cue in looks], 640, 56)]
+    for value in svg.ticks(axis.low, axis.high, 8):
+        parts.append(svg.line((axis.at(value), 34), (axis.at(value), bottom), 'grid'))
+        parts.append(svg.text(axis.at(value), bottom + 16, f'{value:g}'))
+    for row, name in enumerate(methods):
+        parts.append(svg.text(240, 61 + 34 * row, name, 'end'))
+        for place, (cue, drawn) in enumerate(looks.items()):
+            values, y = [runs[name, seed][cue] for seed in seeds], 52 + 34 * row + 10 * place
+            mean, half = statistics.mean(values), half_interval(values)
+            parts.append(svg.line((axis.at(mean - half), y), (axis.at(mean + half), y), 'interval', drawn.colour))
+            parts.append(svg.dot(axis.at(mean), y, drawn, f'{name}, {cue}: {mean:.1f} ± {half:.1f}'))
+    return svg.standalone(svg.document(730, bottom + 26, title, parts))
 
 
 def run_file(output: Path, name: str, seed: int) -> Path:
@@ -262,6 +284,7 @@ def main() -> int:
             runs[name, seed] = json.loads(path.read_text())
     text = report(runs, args.methods, args.seeds)
     write_text(output / 'effect.md', text)
+    write_text(output / 'effect.svg', draw(runs, args.methods, args.seeds))
     with atomic_path(output / 'effect.csv') as temporary, open(temporary, 'w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(['method', 'seed', *MEASURES])

@@ -3,8 +3,10 @@
 import argparse
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -111,3 +113,41 @@ def test_weights_of_vgg19_and_its_method_go_together(effect, tmp_path, monkeypat
                                       '--vgg19-weights', 'absent'])  # fmt: skip
     assert effect.main() == 2
     assert 'absent: no such file or folder' in capsys.readouterr().err
+
+
+METHODS = ['plain', 'plain, twice the epochs', 'adain_lite', 'adain_lite, no auxiliary BN']
+METHODS += ['adain_lite, alpha 1, no auxiliary BN', 'band_statistics', 'fourier_amplitude']
+
+
+def test_stored_report_is_made_from_the_stored_runs(effect, tmp_path, monkeypatch, capsys):
+    """And the tables of the documents are those of the report."""
+    stored = PATH.parent / 'results/debias_effect'
+    folder = tmp_path / 'effect'
+    shutil.copytree(stored / 'runs', folder / 'runs')
+    shutil.copy(stored / 'settings.json', folder)
+    monkeypatch.setattr(effect, 'images_of', lambda *args: (None, None))
+    argv = ['debias_effect.py', '--output', str(folder), '--seeds', *'01234', '--methods', *METHODS]
+    monkeypatch.setattr(sys, 'argv', argv)
+    assert effect.main() == 0
+    for name in ('effect.md', 'effect.csv', 'effect.svg'):
+        assert (folder / name).read_bytes() == (stored / name).read_bytes(), name
+    lines = (stored / 'effect.md').read_text().splitlines()
+    for page, count in (('docs/stylizers.md', len(lines)), ('README.md', 6)):
+        text = (PATH.parents[1] / page).read_text().splitlines()
+        assert len([line for line in lines if line in text]) >= count, page
+
+
+def test_drawing(effect):
+    """A mark lies where its mean is between the labels of the axis."""
+    runs = {('plain', seed): {'shape': 20.0 + seed, 'texture': 60.0} for seed in (0, 1, 2)}
+    root = ElementTree.fromstring(effect.draw(runs, ['plain'], [0, 1, 2]))
+    space = '{http://www.w3.org/2000/svg}'
+    labels = {float(item.text): float(item.get('x')) for item in root.iter(f'{space}text') if item.text.isdigit()}
+    marks = {
+        title.text: float(item.get('transform').removeprefix('translate(').split()[0])
+        for item in root.iter(f'{space}g')
+        for title in item.iter(f'{space}title')
+        if '±' in title.text
+    }
+    assert marks['plain, shape: 21.0 ± 2.5'] == pytest.approx(labels[20] + (labels[40] - labels[20]) / 20, abs=0.2)
+    assert marks['plain, texture: 60.0 ± 0.0'] == pytest.approx(labels[60], abs=0.2)
