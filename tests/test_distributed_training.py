@@ -1,6 +1,7 @@
 """Training in several processes: what one process with the same global batch computes, and jobs that lose a process."""
 
 import csv
+import json
 import os
 import re
 import signal
@@ -8,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ from processes import launch
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.distributed.nn.functional import all_reduce
-from training_runs import finished, same_runs, train_command
+from training_runs import finished, killed, same_runs, train_command
 
 from timm_debias import create_debias_task
 from timm_debias.cli import main
@@ -270,32 +273,93 @@ def test_two_machines(training_images, tmp_path):
     """Two torchrun agents that meet over the loopback; SIGTERM for one of them saves, and they go on together."""
     finished(train_command(training_images, tmp_path / 'whole', '-b', '2'), tmp_path / 'log', world_size=2)
     argv = train_command(training_images, tmp_path / 'two', '-b', '2', '--resume', 'auto', '-j', '1')
-    first = start_agents(argv, tmp_path / 'first')
-    wait_for(tmp_path / 'two' / 'run' / 'recovery-0-1.pth.tar', first)
-    first[1].send_signal(signal.SIGTERM)
-    assert all(agent.wait(timeout=300) != 0 for agent in first)
-    second = start_agents(argv, tmp_path / 'second')
-    assert [agent.wait(timeout=600) for agent in second] == [0, 0], (tmp_path / 'second0').read_text()
+    program = ['-m', 'timm_debias.cli', *argv]
+    with two_agents(program, tmp_path / 'first', '2') as first:
+        wait_for(tmp_path / 'two' / 'run' / 'recovery-0-1.pth.tar', first)
+        first[0].send_signal(signal.SIGTERM)
+        assert all(agent.wait(timeout=300) != 0 for agent in first)
+    with two_agents(program, tmp_path / 'second', '2') as second:
+        assert [agent.wait(timeout=600) for agent in second] == [0, 0], (tmp_path / 'second0').read_text()
     assert 'Going on from' in (tmp_path / 'second0').read_text() + (tmp_path / 'second1').read_text()
     rows = [summary(tmp_path / name) for name in ('whole', 'two')]
     assert rows[0] == rows[1]
 
 
-def start_agents(argv: list[str], log: Path) -> list[subprocess.Popen]:
+@pytest.mark.slow
+def test_a_lost_machine(training_images, tmp_path):
+    """With --nnodes 1:2, an agent and its process die of SIGKILL in epoch 1: the other agent's goes on alone.
+
+    It leaves what two killed processes and a resume by one leave, and shows each image once an epoch.
+    """
+    by_hand, lost = (
+        train_command(training_images, tmp_path / name, '-b', '2', '--resume', 'auto') for name in ('by_hand', 'lost')
+    )
+    killed(by_hand, 7, tmp_path / 'log-killed', world_size=2)
+    finished(by_hand, tmp_path / 'log-resumed')
+    (tmp_path / 'fault.py').write_text(
+        'import json, os, signal, sys\n'
+        'from timm_debias.cli import main\n'
+        'from timm_debias.training.seeded_loader import SeededLoader\n'
+        'from training_runs import signal_after\n'
+        'batches = SeededLoader.__iter__\n'
+        'def noted(self):\n'
+        '    for batch in batches(self):\n'
+        f'        with open({str(tmp_path / "shown")!r}, "a") as file:\n'
+        '            for key in self.report.keys:\n'
+        '                row = self.machine.world_size, key.epoch, key.position, key.image\n'
+        '                print(json.dumps(row), file=file)\n'
+        '        yield batch\n'
+        'SeededLoader.__iter__ = noted\n'
+        "if (os.environ['RANK'], os.environ['WORLD_SIZE']) == ('0', '2'):\n"
+        '    signal_after(7, lambda: [os.kill(process, signal.SIGKILL) for process in (os.getppid(), os.getpid())])\n'
+        'sys.exit(main(sys.argv[1:]))\n'
+    )
+    with two_agents([str(tmp_path / 'fault.py'), *lost], tmp_path / 'agent', '1:2', '--max-restarts', '1') as agents:
+        codes = [agent.wait(timeout=300) for agent in agents]
+    log = (tmp_path / 'agent1').read_text()
+    assert codes == [-signal.SIGKILL, 0], log
+    assert re.search(r'Going on from \S*recovery-1-0\.pth\.tar, epoch 1, batch 2\.', log)
+    assert [row['epoch'] for row in summary(tmp_path / 'lost')] == [0, 1, 2]
+    same_runs(tmp_path / 'by_hand' / 'run', tmp_path / 'lost' / 'run')
+    shown = [json.loads(line) for line in (tmp_path / 'shown').read_text().splitlines()]
+    # Of epoch 1, the first 4 images are in the checkpoint; what the two processes showed after it is shown again.
+    kept = [image for processes, epoch, position, image in shown if processes == 2 and epoch == 1 and position < 4]
+    alone = {number: [image for processes, epoch, _, image in shown if (processes, epoch) == (1, number)]
+             for number in range(3)}  # fmt: skip
+    assert alone[0] == []
+    assert sorted(kept + alone[1]) == sorted(alone[2]) == list(range(22))
+
+
+@contextmanager
+def two_agents(program: list[str], log: Path, nodes: str, *flags: str) -> Iterator[list[subprocess.Popen]]:
+    """Start torchrun twice, with a process each, and stop what still runs at the end.
+
+    The second is the host of the rendezvous. The first has rank 0: torchrun sorts the agents of a host by process id.
+    """
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         endpoint = f'127.0.0.1:{free.getsockname()[1]}'
-    command = [*TORCHRUN, '1', '--nnodes', '2', '--rdzv-backend', 'c10d', '--rdzv-endpoint', endpoint]
+    command = [*TORCHRUN, '1', '--nnodes', nodes, *flags, '--rdzv-backend', 'c10d', '--rdzv-endpoint', endpoint]
+    # A lost agent is given up after 2 seconds; then new ones have 10 to join.
+    patience = 'keep_alive_interval=1,keep_alive_max_attempt=2,last_call_timeout=10'
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     agents = []
-    for number in range(2):
-        output = Path(f'{log}{number}').open('w')  # noqa: SIM115  Closed with the agent.
-        agents.append(
-            subprocess.Popen(
-                [*command, '-m', 'timm_debias.cli', *argv], stdout=output, stderr=output,
-                env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
-            )
-        )  # fmt: skip
-    return agents
+    try:
+        for number in range(2):
+            with Path(f'{log}{number}').open('w') as output:
+                agents.append(
+                    subprocess.Popen(
+                        [*command, '--rdzv-conf', f'is_host={number},{patience}', *program],
+                        stdout=output, stderr=output,
+                        env={**os.environ, 'PYTHONPATH': path, 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'},
+                    )
+                )  # fmt: skip
+        yield agents
+    finally:
+        for agent in agents:
+            agent.terminate()
+        for agent in agents:
+            agent.wait()
 
 
 def wait_for(path: Path, agents: list[subprocess.Popen]) -> None:
