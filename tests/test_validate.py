@@ -118,8 +118,8 @@ def test_conflict_counts():
     [
         (['--model', 'resnet51'], ["unknown model 'resnet51'"]),
         (['--checkpoint', 'nowhere'], ["--checkpoint 'nowhere'", 'no such file']),
-        (['--model', 'test_vit', '--model-kwargs', 'img_size=32'], ['not weights of test_vit']),
-        (['--num-classes', '3'], ['not weights of']),
+        (['--model', 'test_vit', '--model-kwargs', 'img_size=32'], ["not weights of test_vit: 'cls_token' is missing"]),
+        (['--num-classes', '3'], ['has 4 classes and the model 3: give --num-classes 4']),
         (['--split', 'tset'], ['tset']),
         (['--results-file', 'nowhere/a.csv'], ["'nowhere/a.csv'", 'no such folder']),
         (['-b', '0'], ['--batch-size is 0']),

@@ -16,6 +16,7 @@ from torch import nn
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError, reason
 from ..weight_files import check_weights
+from ..weights.network import load_as_timm
 from .config import ModelConfig, TrainConfig
 from .criterion import build_criterion
 from .debias import build_debias_task
@@ -51,7 +52,6 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
             bn_momentum=norm.bn_momentum,
             bn_eps=norm.bn_eps,
             scriptable=options.torchscript,
-            checkpoint_path=options.initial_checkpoint,
             pretrained_cfg_overlay=overlay or None,
             **options.model_kwargs,
         )
@@ -59,6 +59,9 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
         raise  # It says all there is to say.
     except Exception as error:  # Model code, hub clients and readers of weights raise almost anything.
         raise DebiasError(f'--model {options.model}: {reason(error)[:500]}') from error
+    if options.initial_checkpoint:
+        head = ', or --pretrained --pretrained-path in place of --initial-checkpoint for a new classifier'
+        load_as_timm(model, options.initial_checkpoint, '--initial-checkpoint', options.model, True, head)
     _init_head(model, options)
     if options.freeze_backbone:
         freeze_backbone(model)

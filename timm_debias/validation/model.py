@@ -10,7 +10,7 @@ import torch
 from functorch.compile import memory_efficient_fusion
 from timm.data import resolve_data_config
 from timm.layers import apply_test_time_pool, set_fast_norm
-from timm.models import create_model, load_checkpoint
+from timm.models import create_model
 from timm.utils import reparameterize_model, set_jit_fuser
 from torch import nn
 
@@ -18,6 +18,7 @@ from ..checks import check_model_name
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError
 from ..weight_files import check_weights
+from ..weights.network import load_as_timm
 from .config import ValidateConfig, ValidateModelConfig
 
 
@@ -54,27 +55,20 @@ def build_model(config: ValidateConfig) -> nn.Module:
         raise DebiasError(f'--model {options.model}: {reason} (give --checkpoint PATH for weights of yours)') from error
     if options.checkpoint:
         check_weights(Path(options.checkpoint), '--checkpoint')
-        try:
-            if options.use_ema and not _has_average(options.checkpoint):
-                raise DebiasError('it holds no moving average; leave --use-ema out')
-            load_checkpoint(model, options.checkpoint, options.use_ema)
-        except DebiasError as error:
-            raise DebiasError(f'--checkpoint {options.checkpoint}: {error}') from error
-        except Exception as error:  # On garbage, the restricted unpickler raises almost anything.
-            reason = ' '.join(str(error).split())[:300]
-            raise DebiasError(
-                f'--checkpoint {options.checkpoint}: not weights of {options.model} ({reason})'
-            ) from error
+        if options.use_ema and not _has_average(options.checkpoint):
+            raise DebiasError(f'--checkpoint {options.checkpoint}: it holds no moving average; leave --use-ema out')
+        load_as_timm(model, options.checkpoint, '--checkpoint', options.model, options.use_ema)
     return reparameterize_model(model) if options.reparam else model
 
 
 def _has_average(checkpoint: str) -> bool:
     """Return whether a checkpoint holds weights for `--use-ema`; where it does not, timm would take the others."""
-    if checkpoint.endswith('.safetensors'):
+    if checkpoint.endswith(('.safetensors', '.npz', '.npy')):
         return False
     with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its flags in one.
         contents = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    return any(contents.get(name) is not None for name in ('state_dict_ema', 'model_ema'))
+    names = ('state_dict_ema', 'model_ema')
+    return isinstance(contents, dict) and any(contents.get(name) is not None for name in names)
 
 
 def class_names(config: ValidateConfig, model: Any) -> tuple[str, ...]:

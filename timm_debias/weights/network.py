@@ -3,16 +3,18 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
-from timm.models import create_model, get_pretrained_cfg
+from timm.models import create_model, get_pretrained_cfg, load_checkpoint
 from torch import nn
 
 from ..checks import check_model_name
 from ..errors import DebiasError, reason
 from ..weight_files import StateDict, difference
-from .checkpoints import Checkpoint
+from .checkpoints import Checkpoint, read_checkpoint
 
 _BATCHES = '.num_batches_tracked'
 
@@ -33,10 +35,60 @@ def create_network(arch: str, num_classes: int | None, model_kwargs: Mapping[str
 def count_classes(arch: str, state: StateDict) -> int | None:
     """Return the number of classes by the shape of the classifier's weight, None where it has another name."""
     config = get_pretrained_cfg(arch)
-    classifiers = config.classifier if config is not None else None
-    first = classifiers if isinstance(classifiers, str) or not classifiers else classifiers[0]
-    weight = state.get(f'{first}.weight')
+    return _count_rows(_names(config.classifier if config is not None else None), state)
+
+
+def _names(classifier: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the names of the layers that timm's configuration of an architecture calls its classifier."""
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+
+
+def _count_rows(classifier: tuple[str, ...], state: StateDict) -> int | None:
+    weight = state.get(f'{classifier[0]}.weight') if classifier else None
     return None if weight is None else len(weight)
+
+
+def load_as_timm(network: Any, path: str, flag: str, arch: str, use_ema: bool, otherwise: str = '') -> None:
+    """Load a checkpoint that `check_weights` has passed, as `timm.create_model(checkpoint_path=…)` does.
+
+    Args:
+        network: Takes the weights.
+        path: The checkpoint.
+        flag: What names it, for errors.
+        arch: What names the network, for errors.
+        use_ema: Take the moving average where there is one.
+        otherwise: What else to do, beside giving its number of classes, with a checkpoint of other classes.
+
+    Raises:
+        DebiasError: not weights of the network; says what differs, and where that is the classes, how many there are.
+    """
+    try:
+        load_checkpoint(network, path, use_ema)
+    except Exception as error:  # timm's readers raise almost anything on files that are not theirs.
+        words = _misfit(Path(path), network, arch, otherwise)
+        words = words or f'not weights of {arch} ({shorten(str(error), 300, placeholder=" …")})'
+        raise DebiasError(f'{flag} {path}: {words}') from error
+
+
+def _misfit(path: Path, network: Any, arch: str, otherwise: str) -> str | None:
+    """Return why a checkpoint does not fit; None where its weights do, or cannot be looked at."""
+    try:
+        state = read_checkpoint(path).state
+    except DebiasError:
+        return None
+    classifier = _names(network.pretrained_cfg.get('classifier'))
+    classes, expected = _count_rows(classifier, state), network.state_dict()
+
+    def rest(tensors: StateDict) -> StateDict:
+        return {key: value for key, value in tensors.items() if key.rpartition('.')[0] not in classifier}
+
+    if classes not in (None, network.num_classes) and difference(rest(state), rest(expected)) is None:
+        return (
+            f'the checkpoint has {classes} classes and the model {network.num_classes}: give --num-classes {classes}'
+            f'{otherwise}'
+        )
+    reason = difference(state, expected)
+    return f'not weights of {arch}: {reason}' if reason is not None else None
 
 
 def fit(checkpoint: Checkpoint, network: nn.Module, arch: str) -> StateDict:
