@@ -197,6 +197,21 @@ def test_torn_checkpoint(data, tmp_path, capsys, content):
     assert f'--checkpoint {path}' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [
+        (['--data-dir', 'DATA', '--split', 'tset'], "no folder for the split 'tset' (folders there: validation)"),
+        (['--data-dir', 'nowhere'], "--data-dir 'nowhere' does not exist"),
+        (['--dataset', 'shapes_textures', '--split', 'tset'], "no split 'tset'. Did you mean 'test'?"),
+    ],
+)
+def test_data_is_looked_for_before_weights(data, capsys, monkeypatch, flags, words):
+    monkeypatch.setattr('timm_debias.validation.main.build_model', lambda config: pytest.fail('fetches weights'))
+    flags = [data if flag == 'DATA' else flag for flag in flags]
+    assert run('--device', 'cpu', '--model', 'resnet18', *flags) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_pretrained_weights_out_of_reach(data, capsys, monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     assert run('--data-dir', data, '--device', 'cpu', '--model', 'resnet18') == 2

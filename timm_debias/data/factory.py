@@ -13,7 +13,7 @@ from ..errors import DebiasError, did_you_mean, reason
 from .checks import check_no_link_loops, check_split, split_dir
 from .class_map import read_class_map
 from .reading import CheckedImages
-from .shapes_textures import ShapesTextures
+from .shapes_textures import ShapesTextures, check_split_name
 from .shards import check_names_in_tar, check_shards
 
 SHAPES_TEXTURES = 'shapes_textures'
@@ -51,22 +51,13 @@ def create_dataset(
         DebiasError: unknown name, missing folder, a root for the data set that has none, or files in it that are not
             what they should be.
     """
+    check_source(name, root, split)
     if options.get('class_map'):
         options['class_map'] = read_class_map(options['class_map'])
     if name == SHAPES_TEXTURES:
-        if root:
-            raise DebiasError(f'--dataset {SHAPES_TEXTURES} is drawn by code: leave --data-dir out')
         return ShapesTextures(split, img_size=img_size, num_samples=num_samples)
-    if not name and not root:
-        raise DebiasError(f'no data: give --data-dir DIR with class folders, or --dataset {SHAPES_TEXTURES}')
-    if is_folder(name):
-        if root is None or not Path(root).exists():
-            raise DebiasError(f"--data-dir '{root}' does not exist")
-        check_split(root, split)
-        if os.path.isdir(root):
-            check_no_link_loops(split_dir(root, split))
-    else:
-        _check_reader(name, root)
+    if root and is_folder(name) and os.path.isdir(root):
+        check_no_link_loops(split_dir(root, split))
     try:
         dataset = timm.data.create_dataset(name, root=root, split=split, num_samples=num_samples, **options)
     except Exception as error:  # Readers raise almost anything on files that are not theirs.
@@ -74,6 +65,27 @@ def create_dataset(
         raise DebiasError(f"data set '{where}': {reason(error)}") from error
     check_names_in_tar(dataset)
     return CheckedImages(dataset) if type(dataset) is ImageDataset else dataset
+
+
+def check_source(name: str, root: str | None, split: str) -> None:
+    """Check what `create_dataset` is told, as far as that is quick.
+
+    Raises:
+        DebiasError: unknown name or split, missing folder, or a root for the data set that has none.
+    """
+    if name == SHAPES_TEXTURES:
+        if root:
+            raise DebiasError(f'--dataset {SHAPES_TEXTURES} is drawn by code: leave --data-dir out')
+        check_split_name(split)
+        return
+    if not name and not root:
+        raise DebiasError(f'no data: give --data-dir DIR with class folders, or --dataset {SHAPES_TEXTURES}')
+    if not is_folder(name):
+        _check_reader(name, root)
+        return
+    if root is None or not Path(root).exists():
+        raise DebiasError(f"--data-dir '{root}' does not exist")
+    check_split(root, split)
 
 
 def _check_reader(name: str, root: str | None) -> None:

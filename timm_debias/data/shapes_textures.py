@@ -143,6 +143,12 @@ def draw_scene(scene: Scene, img_size: int) -> np.ndarray:
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
+def check_split_name(split: str) -> None:
+    """Raise `DebiasError` for a split that the data set has not."""
+    if split not in SPLIT_SIZES:
+        raise DebiasError(f"shapes_textures has no split '{split}'. {did_you_mean(split, SPLIT_SIZES)}")
+
+
 class ShapesTextures(Dataset):
     """Images with a shape and a texture, drawn on access, each from its own seed.
 
@@ -173,8 +179,7 @@ class ShapesTextures(Dataset):
         target_transform: Callable[[Any], Any] | None = None,
         difficulty: Difficulty | None = None,
     ) -> None:
-        if split not in SPLIT_SIZES:
-            raise DebiasError(f"shapes_textures has no split '{split}'. {did_you_mean(split, SPLIT_SIZES)}")
+        check_split_name(split)
         if not MIN_SIZE <= img_size <= MAX_SIZE:
             raise DebiasError(f'shapes_textures draws images of {MIN_SIZE} to {MAX_SIZE} pixels, not {img_size}')
         if seed < 0:

@@ -4,6 +4,7 @@ import os
 from dataclasses import fields
 
 from ..checks import check_by_channel, check_seed
+from ..data.factory import check_source
 from ..errors import DebiasError
 from .combinations import check_combinations
 from .config import ValidateConfig, ValidateDataConfig
@@ -46,6 +47,7 @@ def check_config(config: ValidateConfig) -> None:
     if config.suite.benchmarks:
         _check_no_data_flags(config)
     else:
+        check_source(config.data.dataset, config.data.data_dir or config.data.data, config.data.split)
         folder = os.path.dirname(run.results_file)
         if folder and not os.path.isdir(folder):
             raise DebiasError(f"--results-file '{run.results_file}': no such folder")
