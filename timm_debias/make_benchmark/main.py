@@ -43,6 +43,14 @@ LABELS = {
     'cue-conflict': 'cue-conflict-style, not the images of Geirhos et al.',
 }
 
+"""What the manifest says of the images."""
+
+_TITLES = {
+    'stylized': 'Stylised images (in the manner of Stylized-ImageNet, not it)',
+    'corrupted': 'Corrupted images (in the manner of ImageNet-C, not it)',
+    'cue-conflict': 'Cue-conflict images (in the manner of Geirhos et al., not theirs)',
+}
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -70,9 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         configs, source, output
     )
     manifest = {'kind': args.kind, 'label': LABELS[args.kind], 'files': plan.files} | plan.manifest
+    made = f'{_TITLES[args.kind]}: {plan.files:,} files of {len(source.names):,} images'
     try:
         claim(output, manifest)
-        _logger.info(f'{LABELS[args.kind]}: {plan.files:,} files of {len(source.names):,} images.')
+        _logger.info(f'{made}.')
         plan.write()
         finish(output, manifest)
     except BrokenProcessPool as error:
@@ -82,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ) from error
     except OSError as error:
         raise DebiasError(f'stopped by {error}; once that is mended, the same command goes on from here') from error
-    print(f'{LABELS[args.kind]}: {plan.files:,} files of {len(source.names):,} images in {output}')
+    print(f'{made} in {output}')
     return 0
 
 
