@@ -71,10 +71,12 @@ def test_mistakes(checkpoints, tmp_path, capsys):
     assert average(tmp_path, tmp_path / 'run', '-n', 1) == 2
     assert 'at least 2' in error(capsys)
     assert average(tmp_path, tmp_path / 'run', '-n', -1) == 2
-    assert '--best -1' in error(capsys)
-    for flags in (['-n', 2], ['--ascending']):
+    assert '-n/--best -1' in error(capsys)
+    for flags, name in ((['-n', 2], '-n/--best'), (['--ascending'], '--ascending')):
         assert average(tmp_path, *checkpoints, *flags) == 2
-        assert 'chooses among the checkpoints of one run' in error(capsys)
+        assert f'{name} chooses among the checkpoints of one run' in error(capsys)
+        assert average(tmp_path, tmp_path / 'nowhere', *flags) == 2
+        assert error(capsys).endswith(f'{tmp_path / "nowhere"}: no such file or folder')
     assert average(tmp_path, checkpoints[0], checkpoints[0]) == 2
     assert 'given twice' in error(capsys)
     torch.save(timm.create_model('test_resnet', num_classes=4).state_dict(), tmp_path / 'other.pth')

@@ -273,7 +273,12 @@ def test_mistakes_in_the_manifest(tmp_path, monkeypatch, text, words):
         (['add', 'x.pth', '--name', NAME], 'no such file'),
         (['unpack', '--name', NAME], 'no --output'),
         (['list', '--name', NAME], '--name has no effect on list'),
-        (['unpack', 'x.pth', '--name', NAME, '--output', 'y'], 'FILE|DIR has no effect on unpack'),
+        (
+            ['unpack', 'x.pth', '--name', NAME, '--output', 'y'],
+            f"'x.pth': unpack takes the model by --name: give --name {NAME}",
+        ),
+        (['unpack', NAME, '--output', 'y'], f"'{NAME}': unpack takes the model by --name: give --name {NAME}"),
+        (['list', 'x.pth'], 'FILE|DIR has no effect on list'),
         (['unpack', '--name', NAME, '--output', 'y'], 'timm-debias weights add'),
     ],
 )

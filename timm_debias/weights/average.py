@@ -68,12 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _read(config: AverageConfig) -> list[Checkpoint]:
     paths = [Path(path) for path in config.checkpoints]
+    missing = next((path for path in paths if not path.exists()), None)
+    if missing is not None:
+        raise DebiasError(f'{missing}: no such file or folder')
     is_run = len(paths) == 1 and paths[0].is_dir()
     if not is_run and (config.best is not None or config.ascending):
-        name = '--ascending' if config.best is None else '--best'
+        name = '--ascending' if config.best is None else '-n/--best'
         raise DebiasError(f'{name} chooses among the checkpoints of one run; give its folder, or leave {name} out')
     if config.best is not None and config.best < 2:
-        raise DebiasError(f'--best {config.best}: an average needs at least 2 checkpoints')
+        raise DebiasError(f'-n/--best {config.best}: an average needs at least 2 checkpoints')
     if is_run:
         paths = sorted(paths[0].glob(_PATTERN))
     if len({path.resolve() for path in paths}) < len(paths):

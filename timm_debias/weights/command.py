@@ -67,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(config: WeightsConfig) -> None:
     taken = ACTIONS[config.action]
+    if config.source and 'source' not in taken and 'name' in taken:
+        name = config.name or config.source
+        raise DebiasError(f"'{config.source}': {config.action} takes the model by --name: give --name {name} alone")
     for field in fields(WeightsConfig):
         if field.name not in ('action', *taken) and getattr(config, field.name):
             flag_name = 'FILE|DIR' if field.name == 'source' else f'--{field.name.replace("_", "-")}'
