@@ -204,6 +204,34 @@ def test_mistakes(run_dir, results, tmp_path, capsys):
     assert '--overwrite' in error(capsys)
 
 
+def test_results_of_another_preprocessing(run_dir, results, tmp_path, capsys):
+    """Its images are drawn at the input size, and not cropped: neither crop_pct nor interpolation matters for them."""
+    given = ['--name', 'tiny', '--license', 'cc0-1.0', '--output', tmp_path / 'tiny', '--results', tmp_path / 'results']
+    shutil.copytree(results, tmp_path / 'results')
+    path = tmp_path / 'results' / 'results.json'
+    measured = json.loads(path.read_text())
+    assert measured['crop_pct'] == 0.95  # That of the architecture, where the run has 1.
+    path.write_text(json.dumps({**measured, 'settings': {**measured['settings'], 'std': [0.25, 0.25, 0.25]}}))
+    assert release(run_dir, *given) == 2
+    assert 'with std 0.25 0.25 0.25, and the configuration to release has std 0.5 0.5 0.5; measure again' in error(
+        capsys
+    )
+    path.write_text(json.dumps({**measured, 'img_size': 48}))
+    assert release(run_dir, *given) == 2
+    assert 'measured with img_size 48, and' in error(capsys)
+    entry = measured['benchmarks']['shapes_textures']
+    photographs = {**entry, 'protocol': 'resized by bicubic and cropped (center) to 32×32, crop_pct 0.95; top-1'}
+    path.write_text(json.dumps({**measured, 'benchmarks': {'folder': photographs}}))
+    assert release(run_dir, *given) == 2
+    assert error(capsys).endswith(
+        f'--results {tmp_path / "results"}: measured with crop_pct 0.95, and the configuration to release has '
+        'crop_pct 1.0; measure again with --crop-pct 1.0'
+    )
+    published = {**entry, 'protocol': 'images as published, 224×224, no resize, no crop'}
+    path.write_text(json.dumps({**measured, 'img_size': 48, 'benchmarks': {'stylized-imagenet': published}}))
+    assert release(run_dir, *given) == 0
+
+
 @pytest.fixture
 def hub():
     stand_in = HubStandIn()

@@ -18,6 +18,9 @@ from .benchmarks.layout import size_error
 Transform = Callable[[Image.Image], torch.Tensor]
 """From an RGB image to uint8 pixels [3, H, W]."""
 
+_AS_DRAWN = 'no resize, no crop'
+_AS_PUBLISHED = 'images as published'
+
 
 class WrongSizeError(ValueError):
     """An image has not the published size."""
@@ -53,10 +56,10 @@ def preprocessing(
     """
     if not benchmark.needs:
         size = input_config['input_size'][-1]
-        return AsPublished(size), 'no resize, no crop'
+        return AsPublished(size), _AS_DRAWN
     size = image_size or benchmark.image_size
     if size is not None:
-        return AsPublished(size), f'images as published, {size}×{size}, no resize, no crop'
+        return AsPublished(size), f'{_AS_PUBLISHED}, {size}×{size}, no resize, no crop'
     height, width = input_config['input_size'][-2:]
     names = ('interpolation', 'crop_pct', 'crop_mode')
     options = {name: input_config[name] for name in names}
@@ -68,6 +71,13 @@ def preprocessing(
         f'resized by {options["interpolation"]} and cropped ({options["crop_mode"]}) to {width}×{height}, '
         f'crop_pct {options["crop_pct"]:g}{border}'
     )
+
+
+def resizing_of(protocol: str) -> tuple[str, ...]:
+    """Return which of `img_size`, `crop_pct` and `interpolation` of a model its images went by, by their protocol."""
+    if protocol.startswith(_AS_PUBLISHED):
+        return ()
+    return ('img_size',) if protocol.startswith(_AS_DRAWN) else ('img_size', 'crop_pct', 'interpolation')
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,12 @@ _results = record(
         'img_size': count,
         'absent': mapping_of(text),
         'benchmarks': mapping_of(_entry),
-    }
+    },
+    {
+        'crop_pct': number,
+        'interpolation': text,
+        'settings': record({}, {'mean': list_of(number), 'std': list_of(number)}),
+    },
 )
 
 _identity = record({'images': count, 'fingerprint': text, 'targets': text})

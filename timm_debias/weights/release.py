@@ -26,6 +26,7 @@ from ..training.machine import Machine
 from ..training.main import build_parser as build_train_parser
 from ..training.main import config_from_args
 from ..training.model import build_model, resolve_input
+from ..validation.loading import resizing_of
 from ..validation.results import read_results
 from ..validation.tables import format_results
 from .card import Section, model_card
@@ -134,12 +135,13 @@ def release(config: ReleaseConfig, folder: Path) -> None:
     network = build_network(train_config)
     state = fit(checkpoint, network, train_config.model.model)
     network.load_state_dict(state)
-    results = _read_results(config.results or [], hash_weights(network))
+    data_config = resolve_input(train_config, network, verbose=False)
+    results = _read_results(config.results or [], hash_weights(network), data_config)
     is_drawn = train_config.data.dataset == SHAPES_TEXTURES
     released = Release(
         network,
         state,
-        data_config=resolve_input(train_config, network, verbose=False),
+        data_config=data_config,
         about={'license': config.license, **({'paper_ids': PAPER} if train_config.debias.debias else {})},
         aux=checkpoint.aux,
         label_names=CLASSES if is_drawn else (),
@@ -172,8 +174,8 @@ def build_network(config: TrainConfig) -> Any:
     return build_model(replace(config, model=model, device=device), Machine(torch.device('cpu')))
 
 
-def _read_results(folders: Sequence[str], weights: str) -> list[Mapping[str, Any]]:
-    """Return the results in folders of validate.py, which must be those of the weights."""
+def _read_results(folders: Sequence[str], weights: str, data_config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the results in folders of validate.py, which must be those of the weights and their preprocessing."""
     found: list[Mapping[str, Any]] = []
     for folder in folders:
         results = read_results(Path(folder))
@@ -182,8 +184,34 @@ def _read_results(folders: Sequence[str], weights: str) -> list[Mapping[str, Any
                 f'--results {folder}: measured with other weights ({results["weights"][:12]}) than these '
                 f'({weights[:12]}); measure the checkpoint that is released'
             )
+        _check_preprocessing(folder, results, data_config)
         found.append(results)
     return found
+
+
+def _check_preprocessing(folder: str, results: Mapping[str, Any], data_config: Mapping[str, Any]) -> None:
+    """Raise `DebiasError` where images were prepared in another way than the released configuration says."""
+    heeded = {name for entry in results['benchmarks'].values() for name in resizing_of(entry['protocol'])}
+    written = {
+        'img_size': data_config['input_size'][-1],
+        'crop_pct': data_config['crop_pct'],
+        'interpolation': data_config['interpolation'],
+        'mean': list(data_config['mean']),
+        'std': list(data_config['std']),
+    }
+    measured = {name: results[name] for name in heeded if name in results} | results.get('settings', {})
+    other = [name for name in written if name in measured and measured[name] != written[name]]
+    if other:
+        was, should = (', '.join(f'{name} {_words(values[name])}' for name in other) for values in (measured, written))
+        flags = ' '.join(f'--{name.replace("_", "-")} {_words(written[name])}' for name in other)
+        raise DebiasError(
+            f'--results {folder}: measured with {was}, and the configuration to release has {should}; measure again '
+            f'with {flags}'
+        )
+
+
+def _words(value: Any) -> str:
+    return ' '.join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def published_args(args: argparse.Namespace) -> dict[str, Any]:
