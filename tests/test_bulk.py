@@ -68,10 +68,10 @@ def error(capsys) -> str:
 def test_a_folder_of_checkpoints(command, checkpoints, tmp_path, capsys):
     folder = tmp_path / 'results'
     assert main(command('--models', checkpoints, '--results-dir', folder)) == 0
-    printed = json.loads(capsys.readouterr().out.split('--result\n')[1])
+    printed = json.loads((folder / 'results.json').read_text())
+    assert capsys.readouterr().out == f'{(folder / "results.md").read_text()}\nResults: {folder}\n'
     assert [model['folder'] for model in printed] == ['test_resnet-trained', 'test_resnet-a_random']
     assert printed[0][FIGURE] > printed[1][FIGURE]
-    assert json.loads((folder / 'results.json').read_text()) == printed
     rows = list(csv.DictReader((folder / 'results.csv').open()))
     assert list(rows[0])[:3] == ['model', 'top1', 'top1_err']
     assert [float(row[FIGURE]) for row in rows] == [model[FIGURE] for model in printed]
@@ -96,7 +96,7 @@ def test_failing_models_do_not_end_the_run(command, models, tmp_path, capsys):
     assert "unknown model 'no_such_model'" in rows[3]['error']
     assert not rows[0]['error']
     assert '- no_such_model: unknown model' in (folder / 'results.md').read_text()
-    assert len(json.loads(output.out.split('--result\n')[1])) == 4
+    assert len(json.loads((folder / 'results.json').read_text())) == 4
 
 
 def test_unforeseen_failures_too(command, models, tmp_path, monkeypatch, capsys):

@@ -104,7 +104,9 @@ def test_checkpoint_of_another_number_of_classes(data, released, tmp_path, capsy
     checkpoint = released[0].parent / 'model.pth'
     flags = ['--model', 'test_resnet', '--initial-checkpoint', checkpoint, '--num-classes', 3]
     assert train(data, tmp_path, *flags) == 2
-    words = f'--initial-checkpoint {checkpoint}: the checkpoint has 5 classes and the model 3: give --num-classes 5, or '
+    words = (
+        f'--initial-checkpoint {checkpoint}: the checkpoint has 5 classes and the model 3: give --num-classes 5, or '
+    )
     assert words + '--pretrained --pretrained-path' in error(capsys)
 
 

@@ -307,6 +307,17 @@ def test_benchmark_dir(suite, whole, miniatures, tmp_path, capsys):
     assert result(capsys)['benchmarks']['imagenet-r'] == before
 
 
+def test_headline_is_printed(suite, tmp_path, capsys):
+    folder = tmp_path / 'results'
+    assert suite('--benchmarks', 'imagenet-a,pgd', '--results-dir', folder) == 0
+    *table, empty, last = capsys.readouterr().out.splitlines()
+    assert (empty, last) == ('', f'Results: {folder}')
+    headline = json.loads((folder / 'results.json').read_text())['benchmarks']
+    expected = [[name, key] for name, entry in headline.items() for key in entry['headline']]
+    assert [row.split(' | ')[:2] for row in (line.strip('| ') for line in table[2:])] == expected
+    assert set(table) < set((folder / 'results.md').read_text().splitlines())
+
+
 def test_absent_benchmarks_are_named(suite, tmp_path, miniatures, capsys):
     (tmp_path / 'imagenet-a').symlink_to(miniatures / 'imagenet-a')
     assert suite('--benchmarks', 'all', root=tmp_path) == 0

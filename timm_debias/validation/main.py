@@ -38,7 +38,7 @@ from .many import names_many, validate_many
 from .memory import BatchTooLargeError, halve, is_out_of_memory
 from .model import autocast, build_model, pool_at_test, prepare_model, resolve_input
 from .suite import run_suite
-from .tables import format_results
+from .tables import format_headline, format_results
 
 _logger = logging.getLogger(__name__)
 
@@ -79,14 +79,17 @@ def _run(config: ValidateConfig, machine: Machine) -> int:
     results: Any
     failed: list[str] = []
     total = 0
+    summary = ''
     if config.suite.models:
         results = run_bulk(config, machine)
         total = len(results)
         failed = [model['folder'] for model in results if 'error' in model]
-        _logger.info(format_models(results))
+        summary = format_models(results)
     elif config.suite.benchmarks:
         results = run_suite(config, machine)
-        _logger.info(format_results(results))
+        summary = format_headline(results)
+        if not config.suite.results_dir:
+            _logger.info(format_results(results))
     else:
         if machine.distributed:
             raise DebiasError('a data set of your own is measured by one process: start without torchrun')
@@ -99,7 +102,9 @@ def _run(config: ValidateConfig, machine: Machine) -> int:
             log_results(row)
     if config.run.results_file:
         write_results(config.run.results_file, results, config.run.results_format)
-    if machine.is_primary:
+    if machine.is_primary and config.suite.results_dir:
+        print(f'{summary}\nResults: {config.suite.results_dir}', flush=True)
+    elif machine.is_primary:
         print(f'--result\n{json.dumps(results, indent=4)}', flush=True)
     if failed:
         _logger.warning(f'{len(failed)} of {total} models failed: {", ".join(failed)}')

@@ -47,15 +47,8 @@ def format_results(results: Mapping[str, Any]) -> str:
         f'{results["param_count"]} M parameters, weights {markdown_text(results["weights"][:12])}. All figures in '
         'percent; in brackets, the Wilson 95 % interval of an accuracy.',
         '',
-        '| benchmark | figure | value | images |',
-        '| --- | --- | --- | --- |',
+        *_table({name: _figures(entry) for name, entry in results['benchmarks'].items()}, results),
     ]
-    for name, entry in results['benchmarks'].items():
-        for key, value in _figures(entry).items():
-            images = _point_of(entry, key).get('images', entry['images'])  # An attack has the same for each epsilon.
-            words = ', '.join(filter(None, [f'{images:,}', markdown_text(mark_of(entry))]))
-            cell = _cell(value, interval_of(entry, key))
-            lines.append(f'| {markdown_text(name)} | {markdown_text(key)} | {cell} | {words} |')
     for name, entry in results['benchmarks'].items():
         if 'errors' in entry['metrics']:
             lines += ['', f'## {markdown_text(name)}', '', *_corruptions(entry['metrics'])]
@@ -69,6 +62,24 @@ def format_results(results: Mapping[str, Any]) -> str:
         f'- {markdown_text(name)}: not measured, {markdown_text(reason)}.' for name, reason in results['absent'].items()
     ]
     return '\n'.join(lines) + '\n'
+
+
+def format_headline(results: Mapping[str, Any]) -> str:
+    """Return the Markdown table of the headline figures alone."""
+    return '\n'.join(_table({name: entry['headline'] for name, entry in results['benchmarks'].items()}, results)) + '\n'
+
+
+def _table(figures: Mapping[str, Mapping[str, float | None]], results: Mapping[str, Any]) -> list[str]:
+    """Return a table with a row for each of the figures of benchmarks."""
+    lines = ['| benchmark | figure | value | images |', '| --- | --- | --- | --- |']
+    for name, values in figures.items():
+        entry = results['benchmarks'][name]
+        for key, value in values.items():
+            images = _point_of(entry, key).get('images', entry['images'])  # An attack has the same for each epsilon.
+            words = ', '.join(filter(None, [f'{images:,}', markdown_text(mark_of(entry))]))
+            cell = _cell(value, interval_of(entry, key))
+            lines.append(f'| {markdown_text(name)} | {markdown_text(key)} | {cell} | {words} |')
+    return lines
 
 
 def mark_of(entry: Mapping[str, Any]) -> str:
