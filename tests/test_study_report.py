@@ -274,10 +274,12 @@ def test_csv_goes_round(tmp_path):
 
 def test_missing_and_failed_runs_are_named(tmp_path):
     rows = [*ROWS[:7], Row('', '', 'debiased', 2, 'failed', error='out of memory (exit code 1)')]
+    rows += [Row('', '', 'debiased', seed, 'missing') for seed in (3, 4)]
     store(Collected(rows, MEASURED), tmp_path)
     write_report(read_study(study_file(tmp_path)), tmp_path)
     markdown = (tmp_path / 'report.md').read_text()
-    assert '7 of 8 runs finished' in markdown
+    assert '7 of 10 runs finished' in markdown
+    assert '- debiased: missing, seeds 3, 4' in markdown
     assert '- debiased.2: failed, out of memory (exit code 1)' in markdown
     assert table(markdown, 'Figures')['debiased'][0] == '2'
 

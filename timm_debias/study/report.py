@@ -196,10 +196,14 @@ def _classes(group: Group) -> list[Table]:
 
 def _unfinished(rows: Sequence[Row]) -> list[Block]:
     lines = []
+    seeds: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        if row.status != 'finished':
-            name = '.'.join(filter(None, [row.data, row.model, row.method, str(row.seed)]))
-            lines.append(f'- {name}: {row.status}' + (f', {row.error}' if row.error else ''))
+        name = '.'.join(filter(None, [row.data, row.model, row.method]))
+        if row.error:
+            lines.append(f'- {name}.{row.seed}: {row.status}, {row.error}')
+        elif row.status != 'finished':
+            seeds.setdefault((name, row.status), []).append(str(row.seed))
+    lines += [f'- {name}: {status}, seeds {", ".join(found)}' for (name, status), found in seeds.items()]
     return [Heading(2, 'Runs without results'), Text('\n'.join(lines))] if lines else []
 
 
