@@ -47,7 +47,6 @@ def check_config(config: ValidateConfig) -> None:
     if config.suite.benchmarks:
         _check_no_data_flags(config)
     else:
-        check_source(config.data.dataset, config.data.data_dir or config.data.data, config.data.split)
         folder = os.path.dirname(run.results_file)
         if folder and not os.path.isdir(folder):
             raise DebiasError(f"--results-file '{run.results_file}': no such folder")
@@ -55,6 +54,8 @@ def check_config(config: ValidateConfig) -> None:
             raise DebiasError('--results-format is the format of --results-file, which is not given')
     check_suite(config)
     check_wanted(config)
+    if not config.suite.benchmarks:
+        check_source(config.data.dataset, config.data.data_dir or config.data.data, config.data.split)
 
 
 def _check_numbers(config: ValidateConfig) -> None:
