@@ -103,6 +103,7 @@ class TestPickles:
 
     @pytest.mark.parametrize('command', ['convert', 'average', 'export'])
     def test_commands(self, evil, tmp_path, refused, command):
+        (tmp_path / 'other.pth').write_bytes(evil.read_bytes())
         argv = {
             'convert': [evil, '--arch', 'test_resnet', '--out', tmp_path / 'out'],
             'average': [evil, tmp_path / 'other.pth', '--output', tmp_path / 'out.safetensors'],
