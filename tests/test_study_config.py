@@ -193,6 +193,7 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, capsys, change, messa
         (['--jobs', '0'], '--jobs is 0'),
         (['--set', 'DATA'], "--set 'DATA': expected NAME=VALUE"),
         (['--list', '--report-only'], '--list and --report-only do not go together'),
+        (['--from-results', '--stored', 'a'], 'leave --stored out'),
         (['--report-only', '--shard', '1/2'], 'leave --runs and --shard out'),
         (['--from-results'], 'has no results.csv'),
     ],

@@ -1,7 +1,5 @@
 """Stylizers against other formulations of AdaIN, and their weight files."""
 
-import shlex
-
 import numpy as np
 import pytest
 import torch
@@ -9,15 +7,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from timm_debias import DebiasError, Stylizer, create_stylizer, list_stylizers, register_stylizer
-from timm_debias.benchmark.size import count_macs, count_parameters
+from timm_debias.benchmark.size import count_macs
 from timm_debias.data.shapes_textures import ShapesTextures
-from timm_debias.flags import Parser, add_flags, config_from
-from timm_debias.stylizer_training.config import StylizerTrainConfig
 from timm_debias.stylizers import registry, save_stylizer
 from timm_debias.stylizers.adain_lite import WEIGHTS, AdainLite
 from timm_debias.stylizers.adain_vgg19 import RELEASE
 from timm_debias.stylizers.base import adain, mean_std
-from timm_debias.weight_files import load_safetensors
 
 # Index and shape of every convolution in the AdaIN release.
 ENCODER = {
@@ -234,23 +229,6 @@ class TestAdainLite:
 
     def test_file_is_small(self):
         assert WEIGHTS.stat().st_size <= 3e6
-
-    def test_card(self):
-        """It says what the file is, and its command is one that `train-stylizer` takes."""
-        text = WEIGHTS.with_suffix('.md').read_text(encoding='utf-8')
-        network = create_stylizer('adain_lite')
-        facts = f'float16, {count_parameters(network):,} parameters, {count_macs(network) / 1e9:.2f} GMAC'
-        assert facts in ' '.join(text.split())
-        assert {tensor.dtype for tensor in load_safetensors(WEIGHTS).values()} == {torch.float16}
-        for part in ('**Data.**', 'seed 0', '**Metrics**', 'PSNR', '**Limits.**', 'Licence of the weights: Apache-2.0'):
-            assert part in text
-        words = shlex.split(text.split('```bash\n')[1].split('```')[0].replace('\\\n', ' '))
-        assert words[:3] == ['OMP_NUM_THREADS=1', 'timm-debias', 'train-stylizer']
-        parser = Parser()
-        add_flags(parser, StylizerTrainConfig)
-        config = config_from(StylizerTrainConfig, parser.parse_args(words[3:]))
-        assert f'{config.steps:,} updates of {config.batch_size} crops of {config.img_size} pixels' in text
-        assert (config.stylizer, config.seed) == ('adain_lite', 0)
 
     def drawings(self) -> torch.Tensor:
         from torchvision.transforms.functional import to_tensor

@@ -42,7 +42,6 @@ LABELS = {
     'corrupted': 'ImageNet-C-style, not ImageNet-C',
     'cue-conflict': 'cue-conflict-style, not the images of Geirhos et al.',
 }
-
 """What the manifest says of the images."""
 
 _TITLES = {

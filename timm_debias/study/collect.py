@@ -121,11 +121,9 @@ def collect(runs: Sequence[Run], folder: Path, stored: Stored | None = None) -> 
     for run in runs:
         state = state_of(folder, run)
         keys = (run.data, run.model, run.method, run.seed, state['status'])
-        if state['status'] != 'finished' and stored is not None and run.name in stored.rows:
-            rows.append(stored.rows[run.name])
-            continue
         if state['status'] != 'finished':
-            rows.append(Row(*keys, error=state.get('error', ''), flags=run.flags))
+            unfinished = Row(*keys, error=state.get('error', ''), flags=run.flags)
+            rows.append(unfinished if stored is None else stored.rows.get(run.name, unfinished))
             continue
         results = read_results(folder / run.name / RUN_RESULTS)
         figures = dict(figures_of(results['benchmarks'])) | _of_training(folder / run.name, state['seconds'])

@@ -105,6 +105,8 @@ def _check(config: StudyConfig) -> None:
         raise DebiasError(f'{" and ".join(given)} do not go together')
     if given and given != ['--list'] and (config.runs or config.shard != '1/1'):
         raise DebiasError(f'{given[0]} is for the whole study: leave --runs and --shard out')
+    if config.from_results and config.stored:
+        raise DebiasError('--from-results takes the results in --report-dir alone: leave --stored out')
 
 
 def _list(runs: Sequence[Run], folder: Path, stored: Stored | None) -> None:
