@@ -1,5 +1,6 @@
 """The console script and the two scripts at the root."""
 
+import os
 import re
 import subprocess
 import sys
@@ -46,6 +47,33 @@ def test_mistakes_are_one_line_and_exit_code_2(monkeypatch, capsys):
     monkeypatch.setattr('timm_debias.training.main.main', fail)
     assert cli.main(['train']) == 2
     assert capsys.readouterr().err == 'timm-debias train: error: no such thing\n'
+
+
+@pytest.mark.parametrize('lines', [1, 10_000])  # Less and more than Python keeps back.
+def test_output_that_nobody_reads_any_more(monkeypatch, capsys, lines):
+    """As where `| head` has ended."""
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    def write(argv):
+        for number in range(lines):
+            print(number)
+        return 0
+
+    with open(writing, 'w') as closed:
+        monkeypatch.setattr('timm_debias.training.main.main', write)
+        monkeypatch.setattr('sys.stdout', closed)
+        assert cli.main(['train']) == 141
+    assert capsys.readouterr().err == ''
+
+
+def test_broken_pipes_of_other_kinds_are_raised(monkeypatch):
+    def fail(argv):
+        raise BrokenPipeError('of a worker')
+
+    monkeypatch.setattr('timm_debias.training.main.main', fail)
+    with pytest.raises(BrokenPipeError, match='of a worker'):
+        cli.main(['train'])
 
 
 @pytest.mark.parametrize('script', ['train.py', 'validate.py'])

@@ -333,7 +333,8 @@ def test_stored_runs_count_as_finished(tmp_path):
     ]
     rows[1] = replace(rows[1], flags='of another')
     rows[2] = replace(rows[2], status='failed', figures=None)
-    store(Collected(rows, MEASURED), tmp_path / 'stored')
+    another = dict(MEASURED['benchmarks'][0], model='of another study')
+    store(Collected(rows, MEASURED | {'benchmarks': [*MEASURED['benchmarks'], another]}), tmp_path / 'stored')
     stored = read_stored(tmp_path / 'stored', runs)
     assert set(stored.rows) == {runs[0].name}
 

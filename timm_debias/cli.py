@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -50,16 +51,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(command: str, argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; a user's mistake becomes one line on standard error and exit code 2."""
+    """Run one subcommand; a user's mistake becomes one line on standard error and exit code 2.
+
+    Where what reads the output has closed it, as `| head` does, the exit code is 141 and nothing is said.
+    """
     command_main: Callable[[Sequence[str] | None], int] = importlib.import_module(COMMANDS[command][0]).main
     try:
-        return command_main(argv)
+        code = command_main(argv)
+        sys.stdout.flush()
+        return code
     except DebiasError as error:
         print(f'timm-debias {command}: error: {one_line(str(error))}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f'timm-debias {command}: interrupted', file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        if not _stdout_is_closed():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it exits.
+        return 141
+
+
+def _stdout_is_closed() -> bool:
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False
 
 
 if __name__ == '__main__':

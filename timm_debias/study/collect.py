@@ -115,8 +115,11 @@ def collect(runs: Sequence[Run], folder: Path, stored: Stored | None = None) -> 
     versions: list[dict[str, str]] = []
     if stored is not None and stored.rows:
         versions += stored.measured['versions']
+        measured = {(run.data, run.model) for run in runs}
         for entry in stored.measured['benchmarks']:
             key = (entry['data'], entry['model'], entry['benchmark'])
+            if key[:2] not in measured:  # Another study's results may be stored, which has some of these runs.
+                continue
             protocols[key] = ({name: value for name, value in entry.items() if name not in _KEY}, 'the stored runs')
     for run in runs:
         state = state_of(folder, run)
