@@ -13,8 +13,10 @@ import pytest
 import torch
 from timm.data import create_loader
 
+from timm_debias.data import shapes_textures
 from timm_debias.data.shapes_textures import (
     CLASSES,
+    KEPT_BYTES,
     SHAPE_NAMES,
     SPLIT_SIZES,
     TEXTURE_NAMES,
@@ -131,6 +133,16 @@ class TestDeterminism:
         np.testing.assert_array_equal(image(), image(num_samples=5))
         for other in (image(split='validation'), image(split='test'), image(seed=1), image(index=12)):
             assert (image() != other).mean() > 0.5
+
+    @pytest.mark.parametrize(('num_samples', 'draws'), [(2, 1), (2 * KEPT_BYTES // (3 * 32 * 32), 2)])
+    def test_small_data_sets_are_drawn_once(self, num_samples, draws, monkeypatch):
+        dataset, drawn = ShapesTextures(img_size=32, num_samples=num_samples), []
+        monkeypatch.setattr(shapes_textures, 'draw_scene', lambda *scene: drawn.append(scene) or draw_scene(*scene))
+        first = dataset[1][0]
+        before = np.array(first)
+        first.paste((255, 0, 0), (0, 0, 32, 32))  # Whoever gets an image may paint on it.
+        np.testing.assert_array_equal(np.array(dataset[1][0]), before)
+        assert len(drawn) == draws
 
     @pytest.mark.parametrize(('small', 'times'), [(32, 7), (64, 3), (112, 2)])
     def test_same_picture_at_every_size(self, small, times):

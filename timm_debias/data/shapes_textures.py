@@ -24,6 +24,8 @@ TEXTURE_NAMES = tuple(TEXTURES)
 CLASSES = tuple(f'{shape}+{texture}' for shape, texture in zip(SHAPE_NAMES, TEXTURE_NAMES, strict=True))
 SPLIT_SIZES = {'train': 2400, 'validation': 800, 'conflict': 1120, 'test': 800}
 MIN_SIZE, MAX_SIZE = 32, 224
+KEPT_BYTES = 2**26
+"""Data sets up to this size, all images together, are drawn once and kept: later epochs cost nothing."""
 
 _GRAIN_LATTICE = 64  # Grain has the size of a pixel at 64 px and keeps that size at others: equally hard at all sizes.
 _CLOUDS_LATTICES = (4, 9)
@@ -150,7 +152,7 @@ def check_split_name(split: str) -> None:
 
 
 class ShapesTextures(Dataset):
-    """Images with a shape and a texture, drawn on access, each from its own seed.
+    """Images with a shape and a texture, drawn when first asked for, each from its own seed.
 
     An image depends on (seed, split, index, img_size) only; at another `img_size` it is the same picture at another
     resolution. Classes, and in `conflict` pairs of classes, follow each other in turn, so that any number of samples
@@ -193,6 +195,8 @@ class ShapesTextures(Dataset):
         self.transform = transform
         self.target_transform = target_transform
         self.difficulty = difficulty or Difficulty()
+        self._keep = 3 * img_size**2 * size <= KEPT_BYTES
+        self._drawn: dict[int, np.ndarray] = {}
         self.classes = list(CLASSES)
         self.num_classes = len(CLASSES)
         self.class_to_idx = {name: index for index, name in enumerate(CLASSES)}
@@ -207,7 +211,7 @@ class ShapesTextures(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Return the image and its target: the class, or for `conflict` [shape, texture], a [2] int64 tensor."""
-        image: Any = Image.fromarray(draw_scene(self.scene(index), self.img_size))
+        image: Any = Image.fromarray(self._draw(index))
         target: Any = self.shape_labels[index]
         if self.split == 'conflict':
             target = torch.tensor([target, self.texture_labels[index]])
@@ -216,6 +220,14 @@ class ShapesTextures(Dataset):
         if self.target_transform is not None:
             target = self.target_transform(target)
         return image, target
+
+    def _draw(self, index: int) -> np.ndarray:
+        drawn = self._drawn.get(index)
+        if drawn is None:
+            drawn = draw_scene(self.scene(index), self.img_size)
+            if self._keep:
+                self._drawn[index] = drawn
+        return drawn
 
     def scene(self, index: int) -> Scene:
         """Return what image `index` shows, whatever its size.
