@@ -69,8 +69,9 @@ def figures(method: str, seed: int) -> dict[str, float]:
     }
 
 
+FLAGS = Run('', '', '', 0, STUDY['train'], STUDY['validate'] | STUDY['train']).flags
 ROWS = [
-    Row('', '', method, seed, 'finished', weights='0123456789ab', figures=figures(method, seed))
+    Row('', '', method, seed, 'finished', weights='0123456789ab', flags=FLAGS, figures=figures(method, seed))
     for seed in range(5)
     for method in STUDY['methods']
 ]

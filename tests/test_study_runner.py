@@ -37,7 +37,7 @@ def runs(count: int = 4) -> list[Run]:
 @pytest.fixture
 def launch(tmp_path, monkeypatch) -> Launch:
     monkeypatch.setattr(runner, '_commands', lambda folder, processes: [[sys.executable, '-c', WORK, str(folder)]])
-    return Launch(tmp_path / 'runs', {}, 'last.pth.tar', jobs=2, threads=3)
+    return Launch(tmp_path / 'runs', {}, jobs=2, threads=3)
 
 
 def starts(launch: Launch) -> dict[str, int]:
@@ -81,7 +81,7 @@ def test_a_run_that_was_told_to_stop_has_not_failed(launch, monkeypatch, code):
 
 def test_flags_of_the_stages(launch):
     run = Run('noto', '', 'plain', 5, {'data_dir': '${DATA}/${data}', 'epochs': 1}, {'benchmarks': 'folder'})
-    started = Launch(launch.folder, {'DATA': '/d'}, 'last.pth.tar')
+    started = Launch(launch.folder, {'DATA': '/d'})
     folder = launch.folder / run.name
     folder.mkdir(parents=True)
     runner._write_flags(run, folder, started)

@@ -103,8 +103,8 @@ def write_output(path: str | os.PathLike, text: str) -> None:
         raise DebiasError(f'--output {path} cannot be written: {error.strerror or error}') from error
 
 
-def check_output(path: str | os.PathLike) -> Path:
-    """Return the path of the folder that `--output` names; makes nothing, so that it may come before any other check.
+def check_output(path: str | os.PathLike, flag: str = '--output') -> Path:
+    """Return the path of the folder that a flag names; makes nothing, so that it may come before any other check.
 
     Raises:
         DebiasError: the folder cannot be made or written to.
@@ -113,11 +113,11 @@ def check_output(path: str | os.PathLike) -> Path:
     try:
         there = next(place for place in (folder, *folder.parents) if place.exists())
     except OSError as error:
-        raise DebiasError(f'--output {path}: {error.strerror or error}') from error
+        raise DebiasError(f'{flag} {path}: {error.strerror or error}') from error
     if not there.is_dir():
-        raise DebiasError(f'--output {path}: {there} is a file; name a folder')
+        raise DebiasError(f'{flag} {path}: {there} is a file; name a folder')
     if not os.access(there, os.W_OK | os.X_OK):
-        raise DebiasError(f'--output {path}: {there} cannot be written to')
+        raise DebiasError(f'{flag} {path}: {there} cannot be written to')
     return folder
 
 

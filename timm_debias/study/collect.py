@@ -18,11 +18,11 @@ from ..files import write_text
 from ..schema import count, list_of, mapping_of, number, record, text
 from ..untrusted import check_limits
 from ..validation.results import read_json, read_results
-from .grid import Run
+from .grid import Run, run_name
 from .runner import RESULTS as RUN_RESULTS
 from .runner import state_of
 
-KEYS = ('data', 'model', 'method', 'seed', 'status', 'error', 'weights', 'flags')
+KEYS = ('data', 'model', 'method', 'seed', 'status', 'error', 'weights', 'flags', 'processes')
 """Columns of results.csv that hold no figures."""
 
 RESULTS, MEASURED = 'results.csv', 'measured.json'
@@ -67,8 +67,20 @@ class Row:
     flags: str = ''
     """First digits of the SHA-256 of its flags."""
 
+    processes: int = 1
+    """Processes of torchrun, or 1."""
+
     figures: Mapping[str, float] | None = None
-    """Percent, by column; None where the run is not finished."""
+    """By column, None where the run is not finished: percent, and `seconds_train` and `seconds_validate`.
+
+    These are seconds of CPU time, data workers included, or, where the run used GPUs, of wall time. Both are times the
+    number of processes, and added up over the parts of a run that was interrupted, but for those that were killed.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of its run."""
+        return run_name(self.data, self.model, self.method, self.seed)
 
 
 @dataclass(frozen=True)
@@ -115,10 +127,10 @@ def collect(runs: Sequence[Run], folder: Path, stored: Stored | None = None) -> 
     versions: list[dict[str, str]] = []
     if stored is not None and stored.rows:
         versions += stored.measured['versions']
-        measured = {(run.data, run.model) for run in runs}
+        taken = {(row.data, row.model) for row in stored.rows.values()}
         for entry in stored.measured['benchmarks']:
             key = (entry['data'], entry['model'], entry['benchmark'])
-            if key[:2] not in measured:  # Another study's results may be stored, which has some of these runs.
+            if key[:2] not in taken:  # Of runs with other flags, or of another study, which has some of these runs.
                 continue
             protocols[key] = ({name: value for name, value in entry.items() if name not in _KEY}, 'the stored runs')
     for run in runs:
@@ -129,17 +141,65 @@ def collect(runs: Sequence[Run], folder: Path, stored: Stored | None = None) -> 
             rows.append(unfinished if stored is None else stored.rows.get(run.name, unfinished))
             continue
         results = read_results(folder / run.name / RUN_RESULTS)
-        figures = dict(figures_of(results['benchmarks'])) | _of_training(folder / run.name, state['seconds'])
-        rows.append(Row(*keys, weights=results['weights'][:12], flags=run.flags, figures=figures))
+        figures = dict(figures_of(results['benchmarks'])) | _of_training(folder / run.name, state)
+        weights = results['weights'][:12]
+        rows.append(Row(*keys, weights=weights, flags=run.flags, processes=state['processes'], figures=figures))
         for name, entry in results['benchmarks'].items():
             _check_alike(protocols, run, name, entry)
         if state['versions'] not in versions:
             versions.append(state['versions'])
+    _check_processes(rows)
     benchmarks = [
         {'data': data, 'model': model, 'benchmark': name} | entry
         for (data, model, name), (entry, _) in protocols.items()
     ]
     return Collected(rows, {'benchmarks': benchmarks, 'versions': versions})
+
+
+def _check_processes(rows: Iterable[Row]) -> None:
+    """Raise `DebiasError` where finished runs that are compared had other numbers of processes: other batch sizes."""
+    first: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if row.figures is None:
+            continue
+        other = first.setdefault((row.data, row.model), row)
+        if row.processes != other.processes:
+            raise DebiasError(
+                f'{row.name} was trained in {row.processes} processes and {other.name} in {other.processes}, so they '
+                'cannot be compared; train one of them again, with --nproc-per-node as for the other'
+            )
+
+
+def check_stored(stored: Stored, runs: Iterable[Run], processes: int) -> None:
+    """Raise `DebiasError` where `runs` could not be compared with stored ones, being of another number of processes."""
+    groups = {(run.data, run.model) for run in runs}
+    for row in stored.rows.values():
+        if (row.data, row.model) in groups and row.processes != processes:
+            raise DebiasError(
+                f'--stored has {row.name}, trained in {row.processes} processes; give --nproc-per-node '
+                f'{row.processes} instead of {processes}, so that the other runs can be compared with it'
+            )
+
+
+def check_rows(runs: Sequence[Run], path: Path) -> None:
+    """Check that results.csv is of these runs: a report says what the study file says.
+
+    Raises:
+        DebiasError: a row that is no run of the study, or has other flags.
+    """
+    flags = {run.name: run.flags for run in runs}
+    names = {run.name: (run.data, run.model, run.method, run.seed) for run in runs}
+    for row in read_csv(path):
+        if names.get(row.name) != (row.data, row.model, row.method, row.seed):
+            reason = 'which is no run of the study'
+        elif row.figures is not None and row.flags != flags[row.name]:
+            reason = f"with other flags (column flags: '{row.flags}', those of the study: '{flags[row.name]}')"
+        else:
+            continue
+        raise DebiasError(
+            f'{path} has {row.name}, {reason}; restore the study file, or write another report with '
+            f'--report-only --stored {path.parent} --report-dir DIR'
+        )
 
 
 def _check_alike(
@@ -152,7 +212,7 @@ def _check_alike(
         if value != first.get(key):
             raise DebiasError(
                 f'{run.name} and {other} were not measured alike on {name}: {key} is {value!r} and {first.get(key)!r}; '
-                'measure one of them again (remove its results folder and the state of the run, run.json)'
+                'measure one of them again (remove its results folder and run.json, and call the study again)'
             )
 
 
@@ -171,7 +231,7 @@ def figures_of(benchmarks: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
                     yield f'{name}/{category}/{cue}', 100 * counts[cue] / counts['images']
 
 
-def _of_training(folder: Path, seconds: Mapping[str, Any]) -> dict[str, float]:
+def _of_training(folder: Path, state: Mapping[str, Any]) -> dict[str, float]:
     path = folder / 'summary.csv'
     try:
         with open(path, newline='', encoding='utf-8') as file:
@@ -179,7 +239,11 @@ def _of_training(folder: Path, seconds: Mapping[str, Any]) -> dict[str, float]:
         top1 = {'validation_top1': _figure(last['eval_top1'])} if 'eval_top1' in last else {}
     except (OSError, csv.Error, IndexError, ValueError, TypeError) as error:
         raise DebiasError(f'{path}: not the summary of a finished run ({error})') from error
-    return {f'seconds_{stage}': spent['cpu'] for stage, spent in seconds.items()} | top1
+    seconds = {
+        f'seconds_{stage}': state['processes'] * (spent['wall'] if 'gpu' in spent else spent['cpu'])
+        for stage, spent in state['seconds'].items()
+    }
+    return seconds | top1
 
 
 def corruption_columns(figures: Mapping[str, float]) -> dict[str, dict[int, str]]:
@@ -194,7 +258,7 @@ def corruption_columns(figures: Mapping[str, float]) -> dict[str, dict[int, str]
 
 
 def format_csv(rows: Sequence[Row]) -> str:
-    """Return results.csv: a line for each run, figures in percent (seconds: of CPU time) to four digits."""
+    """Return results.csv: a line for each run, its figures to four digits."""
     columns = sorted({column for row in rows for column in row.figures or {}}, key=natural_key)
     file = io.StringIO()
     writer = csv.writer(file, lineterminator='\n')
@@ -229,7 +293,9 @@ def _row(line: Mapping[str, str]) -> Row:
     check_limits(dict(line))
     if None in line or None in line.values():
         raise ValueError('a line with more or fewer fields than the first')
-    keys: dict[str, Any] = {key: line[key] for key in KEYS} | {'seed': int(line['seed'])}
+    line = {'processes': '1', **line}  # Tables without this column count as of one.
+    keys: dict[str, Any] = {key: line[key] for key in KEYS}
+    keys |= {key: int(line[key]) for key in ('seed', 'processes')}
     figures = {column: _figure(value) for column, value in line.items() if column not in KEYS and value != ''}
     for column in figures:
         benchmark, slash, _ = column.partition('/')
@@ -261,6 +327,24 @@ def read_measured(path: Path) -> dict[str, Any]:
 def format_measured(measured: Mapping[str, Any]) -> str:
     """Return measured.json."""
     return json.dumps(measured, indent=1, ensure_ascii=False) + '\n'
+
+
+def check_kept(collected: Collected, folder: Path) -> None:
+    """Check that `store` would not lose finished runs that results.csv in a folder has.
+
+    Raises:
+        DebiasError: it would, or the folder has another results.csv.
+    """
+    path = folder / RESULTS
+    if not path.is_file():
+        return
+    finished = {row.name for row in collected.rows if row.figures is not None}
+    lost = [row.name for row in read_csv(path) if row.figures is not None and row.name not in finished]
+    if lost:
+        raise DebiasError(
+            f'{path} has {len(lost)} finished runs that this study has not, such as {lost[0]}, and would lose them; '
+            f'take them too, with --stored {folder}, or, where they are of another study, choose another --report-dir'
+        )
 
 
 def store(collected: Collected, folder: Path) -> None:

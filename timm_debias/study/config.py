@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_seed
 from ..errors import DebiasError, did_you_mean
 from ..flags import read_yaml
 
@@ -15,6 +16,9 @@ Flags = dict[str, Any]
 
 AXES = ('data', 'models', 'methods')
 """What varies between runs besides the seed: data sets, architectures, ways to train."""
+
+POOLED = 'mean'
+"""What the mean over data sets is called in the names of drawings and in tests.csv."""
 
 STEPS = ('draw', 'make-benchmark')
 """Commands that `make` may call."""
@@ -38,7 +42,9 @@ _KEYS = {
 }
 _REQUIRED = ('name', 'title', 'train', 'validate', 'methods', 'seeds', 'baselines', 'measures')
 _NAME = re.compile(r'[A-Za-z0-9][\w+-]*')
-_CHECKPOINTS = {'last': 'last.pth.tar', 'best': 'model_best.pth.tar'}
+CHECKPOINTS = {'last': 'last.pth.tar', 'best': 'model_best.pth.tar'}
+"""Files of a run's folder by what `checkpoint` calls them."""
+
 _BETTER = ('higher', 'lower', 'none')
 
 
@@ -115,9 +121,11 @@ def read_study(path: Path) -> Study:
     if missing:
         raise DebiasError(f'{path} lacks {", ".join(missing)}')
     axes = {axis: _variants(values.get(axis, {}), path.parent, f'{path}: {axis}') for axis in AXES}
+    if POOLED in axes['data']:
+        raise DebiasError(f"{path}: data: '{POOLED}' is the name of the mean over data sets; choose another")
     checkpoint = values.get('checkpoint', 'last')
-    if checkpoint not in _CHECKPOINTS:
-        raise DebiasError(f"{path}: 'checkpoint': {did_you_mean(checkpoint, _CHECKPOINTS)}")
+    if checkpoint not in CHECKPOINTS:
+        raise DebiasError(f"{path}: 'checkpoint': {did_you_mean(checkpoint, CHECKPOINTS)}")
     _check_name(values['name'], f'{path}: name')
     return Study(
         name=values['name'],
@@ -131,7 +139,7 @@ def read_study(path: Path) -> Study:
         seeds=_seeds(values['seeds'], f'{path}: seeds'),
         baselines=_baselines(values['baselines'], axes['methods'], f'{path}: baselines'),
         measures=_measures(values['measures'], f'{path}: measures'),
-        checkpoint=_CHECKPOINTS[checkpoint],
+        checkpoint=CHECKPOINTS[checkpoint],
         pictures=values.get('pictures', False),
     )
 
@@ -208,6 +216,10 @@ def _seeds(values: list[Any], where: str) -> list[int]:
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise DebiasError(f'{where}: expected whole numbers from 0, found {value!r}')
+        try:
+            check_seed(value)
+        except DebiasError as error:
+            raise DebiasError(f'{where}: {error}') from error
     return values
 
 
@@ -217,6 +229,8 @@ def _baselines(values: list[Any], methods: Mapping[str, Variant], where: str) ->
     for value in values:
         if not isinstance(value, str) or value not in methods:
             raise DebiasError(f"{where}: '{value}' is none of methods. {did_you_mean(str(value), methods)}")
+        if values.count(value) > 1:
+            raise DebiasError(f"{where}: '{value}' is named twice")
     return values
 
 

@@ -18,8 +18,12 @@ from ..training.main import build_parser as train_parser
 from ..training.main import config_from_args as train_config
 from ..validation.main import build_parser as validate_parser
 from ..validation.main import config_from_args as validate_config
+from ..validation.results import read_json
 from ..validation.selection import check_suite
-from .config import Flags, Study, Variant
+from .config import CHECKPOINTS, Flags, Study, Variant
+
+STATE = 'run.json'
+"""File of a run's folder that says how far it is."""
 
 _OWN = {
     'train.py': ('config', 'experiment', 'output', 'resume', 'seed'),
@@ -35,6 +39,14 @@ _SHARED = (
 
 _VARIABLE = re.compile(r'\$\{(\w+)\}')
 
+_WEIGHTS = ('pretrained_path', 'initial_checkpoint')
+"""Flags of train.py that name weights, which may be those of another study's run."""
+
+
+def run_name(data: str, model: str, method: str, seed: int) -> str:
+    """Return the name of a run and of its folder, such as 'resnet18.debiased.0'."""
+    return '.'.join(filter(None, [data, model, method, str(seed)]))
+
 
 @dataclass(frozen=True)
 class Run:
@@ -49,15 +61,21 @@ class Run:
 
     validate: Flags
 
+    checkpoint: str = CHECKPOINTS['last']
+    """File of the run's folder that is measured."""
+
     @property
     def name(self) -> str:
-        """Name of the run and of its folder, such as 'resnet18.debiased.0'."""
-        return '.'.join(filter(None, [self.data, self.model, self.method, str(self.seed)]))
+        """Name of the run and of its folder."""
+        return run_name(self.data, self.model, self.method, self.seed)
 
     @property
     def flags(self) -> str:
         """First digits of the SHA-256 of all flags: runs of the same name and flags are the same run."""
-        return hashlib.sha256(json.dumps([self.train, self.validate], sort_keys=True).encode()).hexdigest()[:12]
+        # The last checkpoint is left out: digits that were stored before there was a choice stay what they are.
+        checkpoint = [] if self.checkpoint == CHECKPOINTS['last'] else [self.checkpoint]
+        words = json.dumps([self.train, self.validate, *checkpoint], sort_keys=True)
+        return hashlib.sha256(words.encode()).hexdigest()[:12]
 
     @property
     def variables(self) -> dict[str, str]:
@@ -104,7 +122,7 @@ def _run(
             products = [_product(number, factor) for number in numbers]
             train[flag] = products if isinstance(value, list) else products[0]
     shared = {flag: value for flag, value in train.items() if flag in _SHARED}
-    return Run(data[0], model[0], method[0], seed, train, shared | validate)
+    return Run(data[0], model[0], method[0], seed, train, shared | validate, study.checkpoint)
 
 
 def _is_number(value: Any) -> bool:
@@ -167,7 +185,9 @@ def check_runs(runs: Sequence[Run], variables: Mapping[str, str], made: Iterable
         for run in runs:
             names = run.variables | dict(variables) | {'MADE': folder}
             try:
-                _check_flags(filled(run.train, names), filled(run.validate, names))
+                train = filled(run.train, names)
+                _check_flags(train, filled(run.validate, names))
+                _check_weights(train)
             except DebiasError as error:
                 raise DebiasError(f'{where}: {run.name}: {error}') from error
 
@@ -178,6 +198,15 @@ def _check_flags(train: Flags, validate: Flags) -> None:
     if not flags.benchmarks:
         raise DebiasError('validate.py: name the benchmarks to measure, such as "benchmarks: folder"')
     check_suite(validate_config(flags))
+
+
+def _check_weights(train: Flags) -> None:
+    for flag in _WEIGHTS:
+        if not train.get(flag):
+            continue
+        state = Path(train[flag]).parent / STATE
+        if state.is_file() and read_json(state).get('status') != 'finished':
+            raise DebiasError(f"train.py: '{flag}': {train[flag]} is of a run that is not finished; finish it first")
 
 
 def parsed(flags: Flags, parser: Parser, command: str, words: Sequence[str] = ()) -> argparse.Namespace:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DebiasError
-from ..flags import Parser, add_flags, config_from, flag
+from ..files import check_output
+from ..flags import Parser, add_flags, check_values, config_from, flag
 from ..log import setup_logging
 from ..training.config import ScheduleConfig
+from ..training.main import build_parser as train_parser
+from ..training.signals import Stopped
 from ..validation.model_lists import parse_shard
-from .collect import Stored, collect, read_stored, store
+from .collect import RESULTS, Stored, check_kept, check_rows, check_stored, collect, read_stored, store
 from .config import Study, read_study
 from .grid import Run, check_runs, expand, select
 from .prepare import check_steps, make_all
@@ -20,6 +23,9 @@ from .runner import Launch, run_all, state_of
 from .samples import save_samples
 
 _logger = logging.getLogger(__name__)
+
+_OWN_NAMES = ('MADE', 'data', 'model', 'method', 'seed')
+"""What `--set` cannot say."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = Path(config.output or f'output/study/{study.name}')
     report_dir = Path(config.report_dir) if config.report_dir else output / 'report'
     _check(config)
+    runs = expand(study)
+    if not config.list_runs:
+        check_output(report_dir, '--report-dir')
     if config.from_results:
+        if (report_dir / RESULTS).is_file():
+            check_rows(runs, report_dir / RESULTS)
         write_report(study, report_dir)
         _logger.info(f'Report: {report_dir / "report.md"}')
         return 0
-    runs = expand(study)
     variables = _variables(config.variables, output)
     chosen = select(runs, config.runs, parse_shard(config.shard))
     stored = read_stored(Path(config.stored), runs) if config.stored else None
@@ -82,11 +92,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         left = [run for run in chosen if stored is None or run.name not in stored.rows]
         if stored is not None:
             _logger.info(f'{len(chosen) - len(left)} of {len(chosen)} runs are stored.')
-        failed = _run(config, study, left, variables, output)
+            check_stored(stored, left, config.nproc_per_node)
+        try:
+            failed = _run(config, study, left, variables, output)
+        except Stopped as stop:
+            _logger.warning(f'{stop}: stopped; the same command goes on.')
+            return stop.code
         if len(chosen) < len(runs):
-            _logger.info('These were some of the runs; the same command without --runs and --shard writes the report.')
+            _logger.info(
+                'These were some of the runs; the same command with --report-only instead of --runs and --shard writes '
+                'the report.'
+            )
             return 1 if failed else 0
-    store(collect(runs, output / 'runs', stored), report_dir)
+    collected = collect(runs, output / 'runs', stored)
+    check_kept(collected, report_dir)
+    store(collected, report_dir)
     if study.pictures:
         save_samples(study, variables, report_dir / SAMPLES)
     write_report(study, report_dir)
@@ -111,8 +131,10 @@ def _check(config: StudyConfig) -> None:
 
 def _list(runs: Sequence[Run], folder: Path, stored: Stored | None) -> None:
     total = 0
+    parser = train_parser()
     for run in runs:
-        epochs = run.train.get('epochs', ScheduleConfig().epochs)
+        given = {name: value for name, value in run.train.items() if name == 'epochs'}
+        epochs = check_values(given, parser, f'{run.name}: train.py').get('epochs', ScheduleConfig().epochs)
         total += epochs
         status = 'stored' if stored is not None and run.name in stored.rows else state_of(folder, run)['status']
         print(f'{run.name}: {status}, {epochs} epochs')
@@ -125,18 +147,21 @@ def _variables(items: Sequence[str], output: Path) -> dict[str, str]:
         name, separator, value = item.partition('=')
         if not separator or not name.isidentifier():
             raise DebiasError(f"--set '{item}': expected NAME=VALUE")
+        if name in _OWN_NAMES:
+            raise DebiasError(f"--set '{item}': ${{{name}}} is what the study itself says; choose another name")
         variables[name] = value
     return variables
 
 
 def _run(config: StudyConfig, study: Study, runs: Sequence[Run], variables: dict[str, str], output: Path) -> bool:
     """Run what is not finished, and return whether a run failed or was stopped."""
+    check_output(output)
     check_steps(study, variables, config.study)
     check_runs(runs, variables, study.make, config.study)
     make_all(study, variables, output / 'made')
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     threads = config.threads or max(1, cores // (config.jobs * config.nproc_per_node))
-    launch = Launch(output / 'runs', variables, study.checkpoint, config.jobs, threads, config.nproc_per_node)
+    launch = Launch(output / 'runs', variables, config.jobs, threads, config.nproc_per_node)
     outcomes = run_all(runs, launch)
     left = False
     for status in ('failed', 'stopped'):

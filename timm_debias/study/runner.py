@@ -1,5 +1,6 @@
 """Runs what is not finished, each run in a process of its own."""
 
+import contextlib
 import json
 import logging
 import os
@@ -9,11 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from types import FrameType
 from typing import Any
 
 import timm
@@ -23,15 +25,16 @@ import yaml
 from .. import __version__
 from ..errors import DebiasError
 from ..files import check_no_links, write_text
-from ..schema import mapping, mapping_of, number, record, text
+from ..schema import count, mapping, mapping_of, number, record, text
+from ..training.signals import Stopped
 from ..validation.results import read_json
-from .grid import Run, filled
+from .config import CHECKPOINTS
+from .grid import STATE, Run, filled
 from .lock import locked
-from .worker import SECONDS
+from .worker import EXIT, SECONDS
 
 _logger = logging.getLogger(__name__)
 
-STATE = 'run.json'
 LOG = 'log.txt'
 RESULTS = 'results'
 
@@ -40,9 +43,10 @@ _STOPPED = {
 }
 """Exit codes of a process that a signal stopped: at once, or after it had saved where it was."""
 
-_flags = {'train': mapping, 'validate': mapping, 'error': text}
+_flags = {'train': mapping, 'validate': mapping, 'checkpoint': text, 'processes': count, 'error': text}
 _state = record({'status': text}, _flags)
-_finished = record({'seconds': mapping_of(record({'cpu': number})), 'versions': mapping_of(text)}, _flags)
+_seconds = mapping_of(record({'cpu': number}, {'wall': number, 'gpu': text, 'processor': text}))
+_finished = record({'seconds': _seconds, 'versions': mapping_of(text)}, _flags)
 
 _POLL = 0.5
 """Seconds between two looks at a run that another process has."""
@@ -56,7 +60,6 @@ class Launch:
     """Holds the folder of each run."""
 
     variables: Mapping[str, str]
-    checkpoint: str
     jobs: int = 1
     """Runs at once."""
 
@@ -68,19 +71,25 @@ class Launch:
 
 
 def state_of(folder: Path, run: Run) -> dict[str, Any]:
-    """Return what is known of a run: `status` is 'missing', 'started', 'failed' or 'finished'.
+    """Return what is known of a run, its `processes` and `status`: 'missing', 'started', 'failed' or 'finished'.
 
     Raises:
         DebiasError: the folder holds a run of other flags, or what is no run.
     """
     path = folder / run.name / STATE
     if not path.is_file():
-        return {'status': 'missing'}
-    state = read_json(path)
+        return {'status': 'missing', 'processes': 1}
+    # A state that was written without these is of the last epoch, and counts as of one process.
+    state: dict[str, Any] = {'checkpoint': CHECKPOINTS['last'], 'processes': 1} | read_json(path)
     try:
         (_finished if state.get('status') == 'finished' else _state)(state, str(path))
     except ValueError as error:
         raise DebiasError(f'{error}; not the state of a run: remove the folder to run it again') from error
+    if state['checkpoint'] != run.checkpoint:
+        raise DebiasError(
+            f'{path.parent} holds a run of another checkpoint ({state["checkpoint"]} was measured, the study says '
+            f'{run.checkpoint}); choose another --output, or remove the folder'
+        )
     for command in ('train', 'validate'):
         then, now = state.get(command, {}), getattr(run, command)
         different = [
@@ -104,14 +113,18 @@ def run_all(runs: Sequence[Run], launch: Launch) -> dict[str, str]:
         has is waited for, after the others: that process finishes it, or leaves it to this one.
 
     Raises:
-        DebiasError: a folder that holds a run of other flags, before anything is started.
+        DebiasError: a folder that holds a run of other flags or another number of processes, or too few GPUs, before
+            anything is started.
+        Stopped: SIGTERM or SIGUSR1, after the processes have saved where they are.
     """
-    left = [run for run in runs if state_of(launch.folder, run)['status'] != 'finished']
+    left = [run for run in runs if not _is_finished(run, launch)]
+    if left:
+        _environment(launch, launch.jobs - 1)  # Raises where there is no GPU for the last.
     if len(left) < len(runs):
         _logger.info(f'{len(runs) - len(left)} of {len(runs)} runs were finished before.')
     pool = _Pool(launch, len(left))
     outcomes = {run.name: 'finished' for run in runs}
-    with ThreadPoolExecutor(launch.jobs) as executor:
+    with _stoppable(), ThreadPoolExecutor(launch.jobs) as executor:
         try:
             outcomes |= zip([run.name for run in left], executor.map(pool.run, left), strict=True)
             busy = [run for run in left if outcomes[run.name] == 'busy']
@@ -121,6 +134,37 @@ def run_all(runs: Sequence[Run], launch: Launch) -> dict[str, str]:
             executor.shutdown(cancel_futures=True)
             raise
     return outcomes
+
+
+def _is_finished(run: Run, launch: Launch) -> bool:
+    state = state_of(launch.folder, run)
+    if state['status'] != 'missing' and state['processes'] != launch.processes:
+        # The batch size is that of one process, and the learning rate may depend on their number.
+        raise DebiasError(
+            f'{launch.folder / run.name} holds a run of another number of processes; give --nproc-per-node '
+            f'{state["processes"]} instead of {launch.processes}, choose another --output, or remove the folder'
+        )
+    return state['status'] == 'finished'
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Raise `Stopped` inside the block at the first SIGTERM or SIGUSR1."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread handle signals.
+        return
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, lambda *_: None)  # The processes are saving.
+        raise Stopped(signum)
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 class _Pool:
@@ -174,33 +218,40 @@ class _Pool:
 
     def _run(self, run: Run, slot: int, descriptor: int) -> str:
         folder = self._launch.folder / run.name
-        if state_of(self._launch.folder, run)['status'] == 'finished':
+        if _is_finished(run, self._launch):
             return 'finished'  # By another process, since this one looked.
         check_no_links(folder, '--output')
         if (folder / LOG).is_symlink():
             (folder / LOG).unlink()  # What is appended must not go elsewhere.
-        known: dict[str, Any] = {'train': run.train, 'validate': run.validate, 'versions': _versions()}
+        versions = _versions()
+        known: dict[str, Any] = {'train': run.train, 'validate': run.validate, 'checkpoint': run.checkpoint}
+        known |= {'processes': self._launch.processes, 'versions': versions}
         _write_state(folder, known | {'status': 'started'})
         _write_flags(run, folder, self._launch)
-        code = 0
+        code, reason = 0, ''
         for command in _commands(folder, self._launch.processes):
-            code = code or self._wait(command, folder, slot, descriptor)
+            if not code:
+                code, reason = self._wait(command, folder, slot, descriptor)
         if self._stopped or code in _STOPPED:
             return 'stopped'  # Neither failed nor finished: the next call goes on with it.
         if code:
-            reason = _reason(folder / LOG, code)
             _logger.warning(f'{run.name} failed: {reason}; all of it: {folder / LOG}')
             _write_state(folder, known | {'status': 'failed', 'error': reason})
             return 'failed'
-        _write_state(folder, known | {'status': 'finished', 'seconds': read_json(folder / SECONDS)})
+        seconds = read_json(folder / SECONDS)
+        devices = {key: spent[key] for spent in seconds.values() for key in ('gpu', 'processor') if key in spent}
+        _write_state(folder, known | {'status': 'finished', 'seconds': seconds, 'versions': versions | devices})
         return 'finished'
 
-    def _wait(self, command: Sequence[str], folder: Path, slot: int, descriptor: int) -> int:
-        """Return the exit code of a process; its output goes to the log of the run."""
+    def _wait(self, command: Sequence[str], folder: Path, slot: int, descriptor: int) -> tuple[int, str]:
+        """Return the exit code of a process and why it ended; its output goes to the log of the run."""
+        for path in folder.glob(EXIT.format('*')):
+            path.unlink()  # Of an earlier try.
         with open(folder / LOG, 'ab') as log:
+            start = log.tell()
             with self._lock:
                 if self._stopped:
-                    return 1
+                    return 1, ''
                 process = subprocess.Popen(
                     command,
                     env=_environment(self._launch, slot),
@@ -214,11 +265,40 @@ class _Pool:
             code = process.wait()
         with self._lock:
             self._processes.remove(process)
-        return code
+        return _ending(folder, code, start, self._launch.processes)
+
+
+def _ending(folder: Path, code: int, start: int, processes: int) -> tuple[int, str]:
+    """Return the exit code of a run and its reason.
+
+    torchrun ends with 1 and a table whatever happened, so what the processes of the run wrote goes before: the first
+    that failed by itself, not by the signal with which torchrun ends the others.
+
+    Args:
+        folder: That of the run.
+        code: Exit code of the command.
+        start: Size of the log before it.
+        processes: How many it had.
+    """
+    if code == 0:
+        return 0, ''
+    ends = sorted((read_json(path) for path in folder.glob(EXIT.format('*'))), key=lambda end: end['time'])
+    failed = [end for end in ends if end['code'] not in _STOPPED]
+    if failed:
+        return failed[0]['code'], f'{failed[0]["error"][:300]} (exit code {failed[0]["code"]})'
+    if len(ends) == processes:
+        return ends[0]['code'], ''
+    with open(folder / LOG, 'rb') as log:
+        log.seek(start)
+        lines = [line.strip() for line in log.read().decode('utf-8', errors='replace').splitlines() if line.strip()]
+    return code, f'{lines[-1][:300]} (exit code {code})' if lines else f'exit code {code}'
 
 
 def _write_flags(run: Run, folder: Path, launch: Launch) -> None:
-    """Write the flags of both stages, so that each can be repeated by hand: `timm-debias train -c train.yaml`."""
+    """Write the flags of both stages.
+
+    `timm-debias train -c train.yaml --output ELSEWHERE` repeats the training by hand; here it goes on, or is finished.
+    """
     variables = run.variables | dict(launch.variables)
     train = filled(run.train, variables) | {
         'seed': run.seed,
@@ -227,7 +307,7 @@ def _write_flags(run: Run, folder: Path, launch: Launch) -> None:
         'resume': 'auto',
     }
     validate = filled(run.validate, variables) | {
-        'checkpoint': str(folder / launch.checkpoint),
+        'checkpoint': str(folder / run.checkpoint),
         'results_dir': str(folder / RESULTS),
         'resume': True,
     }
@@ -246,15 +326,24 @@ def _commands(folder: Path, processes: int) -> list[list[str]]:
 def _environment(launch: Launch, slot: int) -> dict[str, str]:
     environment = {**os.environ, 'OMP_NUM_THREADS': str(launch.threads), 'MKL_NUM_THREADS': str(launch.threads)}
     gpus = environment.get('CUDA_VISIBLE_DEVICES') or ','.join(map(str, range(torch.cuda.device_count())))
-    if launch.processes == 1 and launch.jobs > 1 and gpus:
-        visible = gpus.split(',')
-        environment['CUDA_VISIBLE_DEVICES'] = visible[slot % len(visible)]
+    if launch.jobs == 1 or not gpus:
+        return environment
+    visible = gpus.split(',')
+    own = visible[slot * launch.processes : (slot + 1) * launch.processes]
+    if launch.processes == 1:
+        own = [visible[slot % len(visible)]]  # Small runs may share one.
+    elif len(own) < launch.processes:
+        raise DebiasError(
+            f'--jobs {launch.jobs} with --nproc-per-node {launch.processes} takes {launch.jobs * launch.processes} '
+            f'GPUs, of {len(visible)} here; give fewer --jobs'
+        )
+    environment['CUDA_VISIBLE_DEVICES'] = ','.join(own)
     return environment
 
 
 def _versions() -> dict[str, str]:
     return {
-        'timm_debias': __version__,
+        'timm_debias': __version__ + _commit(),
         'timm': timm.__version__,
         'torch': torch.__version__,
         'python': platform.python_version(),
@@ -262,11 +351,18 @@ def _versions() -> dict[str, str]:
     }
 
 
+def _commit() -> str:
+    """Return ' (commit …)', the last that changed this package, or nothing where it lies in no repository."""
+    git = ['git', '-C', str(Path(__file__).parents[1])]
+    words = [['log', '-1', '--format=%h', '--abbrev=12', '--', '.'], ['status', '--porcelain', '--', '.']]
+    try:
+        commit, changes = (
+            subprocess.run([*git, *line], capture_output=True, text=True, check=True).stdout.strip() for line in words
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ''
+    return f' (commit {commit}{", with changes" if changes else ""})' if commit else ''
+
+
 def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
     write_text(folder / STATE, json.dumps(state, indent=4, ensure_ascii=False) + '\n')
-
-
-def _reason(log: Path, code: int) -> str:
-    """Return the last line of a log, which for a mistake says what it was, and for a crash its exception."""
-    lines = [line.strip() for line in log.read_text(encoding='utf-8', errors='replace').splitlines() if line.strip()]
-    return f'{lines[-1][:300]} (exit code {code})' if lines else f'exit code {code}'
