@@ -147,6 +147,9 @@ def test_folders_that_are_going_to_be_made(tmp_path):
         (('measures', {}), 'name at least one'),
         (('measures/mCE/better', 'less'), "'better' is 'less'; expected one of higher, lower, none"),
         (('measures/mCE', {'col': 'a'}), 'mCE: expected a column of results.csv'),
+        (('seeds', [2**32]), 'seeds: --seed is 4294967296; expected 0 to 4294967295'),
+        (('baselines', ['plain', 'plain']), "'plain' is named twice"),
+        (('data/mean', {}), "data: 'mean' is the name of the mean over data sets"),
         (('checkpoint', 'first'), "'checkpoint': Known: best, last"),
         (('make', {'test': {'command': 'rm'}}), "'command' is 'rm'; expected one of draw, make-benchmark"),
     ],
@@ -192,6 +195,9 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, capsys, change, messa
         (['--shard', '3/2'], "--shard '3/2'"),
         (['--jobs', '0'], '--jobs is 0'),
         (['--set', 'DATA'], "--set 'DATA': expected NAME=VALUE"),
+        (['--set', 'DATA=a', 'model=b'], '${model} is what the study itself says'),
+        (['--set', 'MADE=a'], '${MADE} is what the study itself says'),
+        (['--report-dir', __file__], 'test_study_config.py is a file; name a folder'),
         (['--list', '--report-only'], '--list and --report-only do not go together'),
         (['--from-results', '--stored', 'a'], 'leave --stored out'),
         (['--report-only', '--shard', '1/2'], 'leave --runs and --shard out'),
@@ -201,6 +207,37 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, capsys, change, messa
 def test_mistakes_in_the_flags(tmp_path, capsys, words, message):
     assert main(['study', str(write(tmp_path)), '--output', str(tmp_path / 'out'), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_output_that_is_a_file(tmp_path, capsys):
+    (tmp_path / 'out').touch()
+    words = ['--output', str(tmp_path / 'out'), '--report-dir', str(tmp_path / 'report'), '--set', f'DATA={tmp_path}']
+    assert main(['study', str(write(tmp_path)), *words]) == 2
+    assert f'error: --output {tmp_path / "out"}: {tmp_path / "out"} is a file' in capsys.readouterr().err
+
+
+def test_flags_of_runs_that_were_stored_stay_valid(study, tmp_path):
+    """Stored tables name runs by these digits: they change with what is trained or measured, and never else."""
+    run = expand(study)[0]
+    assert run.flags == 'da8d9ec623a3'
+    best = expand(read_study(write(tmp_path, ('checkpoint', 'best'))))[0]
+    assert (best.name, best.checkpoint) == (run.name, 'model_best.pth.tar')
+    assert best.flags != run.flags
+    assert expand(read_study(write(tmp_path, ('checkpoint', 'last'))))[0] == run
+
+
+@pytest.mark.parametrize('flag', ['pretrained_path', 'initial_checkpoint'])
+def test_weights_of_a_run_that_is_not_finished(tmp_path, flag):
+    """Its last checkpoint is there after the first epoch."""
+    (tmp_path / 'last.pth.tar').touch()
+    changes = [('train/pretrained', flag == 'pretrained_path'), (f'train/{flag}', '${DATA}/last.pth.tar')]
+    runs = expand(read_study(write(tmp_path, *changes)))[:1]
+    check_runs(runs, {'DATA': str(tmp_path)}, [], 'study.yaml')
+    (tmp_path / 'run.json').write_text('{"status": "started"}')
+    with pytest.raises(DebiasError, match=rf"'{flag}': .*last\.pth\.tar is of a run that is not finished"):
+        check_runs(runs, {'DATA': str(tmp_path)}, [], 'study.yaml')
+    (tmp_path / 'run.json').write_text('{"status": "finished"}')
+    check_runs(runs, {'DATA': str(tmp_path)}, [], 'study.yaml')
 
 
 def test_no_study(tmp_path, capsys):
@@ -222,3 +259,8 @@ def test_list(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [
         'plain.0: failed, 4 epochs', 'double.0: missing, 8 epochs', 'debiased.0: missing, 4 epochs', '3 runs, 16 epochs'
     ]  # fmt: skip
+    path = write(tmp_path, ('train/epochs', '4'), ('methods/double/times',))
+    assert main(['study', str(path), '--output', str(tmp_path / 'elsewhere'), '--list']) == 0
+    path = write(tmp_path, ('train/epochs', 'four'), ('methods/double/times',))
+    assert main(['study', str(path), '--output', str(tmp_path / 'elsewhere'), '--list']) == 2
+    assert "train.py: 'epochs': expected int, found 'four'" in capsys.readouterr().err

@@ -1,11 +1,14 @@
 """Runs in processes of their own: resume, shards, failures, killed parents. The processes here train nothing."""
 
+import errno
 import json
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,6 +18,7 @@ from timm_debias.study import runner
 from timm_debias.study.grid import Run
 from timm_debias.study.lock import locked
 from timm_debias.study.runner import Launch, run_all, state_of
+from timm_debias.training.signals import Stopped
 
 WORK = """
 import json, os, pathlib, sys
@@ -23,7 +27,7 @@ with open(folder / 'starts', 'a') as file:
     file.write(os.environ['OMP_NUM_THREADS'] + ' ' + os.environ.get('CUDA_VISIBLE_DEVICES', '-') + chr(10))
 if (folder.parent.parent / ('fail-' + folder.name)).exists():
     sys.exit('cannot go on')
-(folder / 'seconds.json').write_text(json.dumps({'train': {'wall': 1, 'cpu': 1}}))
+(folder / 'seconds.json').write_text(json.dumps({'train': {'wall': 1, 'cpu': 1, 'processor': 'one'}}))
 """
 """What a run does: notes that it was started, and fails where a file says so."""
 
@@ -55,7 +59,7 @@ def test_finished_runs_are_never_repeated(launch):
     assert run_all(runs(), launch) == dict.fromkeys(['plain.0', 'plain.1', 'plain.2', 'plain.3'], 'finished')
     assert starts(launch) == {f'plain.{seed}': 1 for seed in range(4)}
     state = json.loads((launch.folder / 'plain.0/run.json').read_text())
-    assert state['seconds'] == {'train': {'wall': 1, 'cpu': 1}}
+    assert state['seconds'] == {'train': {'wall': 1, 'cpu': 1, 'processor': 'one'}}
     assert state['versions']['torch']
 
 
@@ -104,12 +108,90 @@ def test_other_flags_are_refused(launch):
     assert starts(launch) == {'plain.0': 1}
 
 
+def test_another_checkpoint_is_refused(launch):
+    run_all(runs(1), launch)
+    best = replace(runs(1)[0], checkpoint='model_best.pth.tar')
+    with pytest.raises(DebiasError, match=r'plain\.0 holds a run of another checkpoint \(last\.pth\.tar was measured'):
+        run_all([best], launch)
+
+
+def test_another_number_of_processes_is_refused(launch):
+    """The batch size is that of one process; folders that were written before it was noted count as of one."""
+    run_all(runs(2), replace(launch, jobs=1, processes=4))
+    state = launch.folder / 'plain.1/run.json'
+    known = json.loads(state.read_text())
+    assert known.pop('processes') == 4
+    with pytest.raises(DebiasError, match=r'plain\.0 .* give --nproc-per-node 4 instead of 1'):
+        run_all(runs(1), launch)
+    del known['checkpoint']
+    state.write_text(json.dumps(known))
+    assert run_all(runs()[1:2], launch) == {'plain.1': 'finished'}
+    with pytest.raises(DebiasError, match=r'plain\.1 .* give --nproc-per-node 1 instead of 4'):
+        run_all(runs()[1:], replace(launch, jobs=1, processes=4))
+    assert starts(launch) == {'plain.0': 1, 'plain.1': 1}
+
+
 def test_threads_and_gpus(launch, monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,6')
     run_all(runs(), launch)
     lines = [path.read_text().split() for path in launch.folder.glob('*/starts')]
     assert {threads for threads, _ in lines} == {'3'}
     assert {gpu for _, gpu in lines} == {'4', '6'}
+
+
+def test_gpus_of_several_processes(launch, monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,1,2,3,8,9')
+    run_all(runs(), replace(launch, processes=3))
+    assert {path.read_text().split()[1] for path in launch.folder.glob('*/starts')} == {'0,1,2', '3,8,9'}
+    with pytest.raises(DebiasError, match='--jobs 2 with --nproc-per-node 4 takes 8 GPUs, of 6 here'):
+        run_all([replace(run, method='other') for run in runs()], replace(launch, processes=4))
+    assert not list(launch.folder.glob('other*'))
+
+
+TORCHRUN = """
+import json, pathlib, sys
+for rank, end in enumerate(ENDS):
+    if end:
+        path = pathlib.Path(sys.argv[1], f'exit.{rank}.json')
+        path.write_text(json.dumps({'code': end[0], 'error': end[1], 'time': end[2]}))
+sys.exit('===== (exit code 1)')
+"""
+"""Ends as torchrun does, after each process has told how it ended."""
+
+
+@pytest.mark.parametrize(
+    ('ends', 'outcome', 'error'),
+    [
+        ([(143, 'saving', 2), (2, 'no such folder', 1)], 'failed', 'no such folder (exit code 2)'),
+        ([(1, 'broken pipe', 2), (1, 'out of memory', 1)], 'failed', 'out of memory (exit code 1)'),
+        ([(143, 'saving', 2), (143, 'saving', 1)], 'stopped', None),
+        ([(143, 'saving', 2), None], 'failed', '===== (exit code 1) (exit code 1)'),  # The other was killed.
+    ],
+)
+def test_why_a_run_under_torchrun_ended(launch, monkeypatch, ends, outcome, error):
+    script = TORCHRUN.replace('ENDS', repr(ends))
+    monkeypatch.setattr(runner, '_commands', lambda folder, processes: [[sys.executable, '-c', script, str(folder)]])
+    assert run_all(runs(1), replace(launch, jobs=1, processes=2)) == {'plain.0': outcome}
+    assert state_of(launch.folder, runs()[0]).get('error') == error
+
+
+def test_a_silent_crash_has_no_reason_of_an_earlier_one(launch, monkeypatch):
+    (launch.folder.parent / 'fail-plain.0').touch()
+    run_all(runs(1), launch)
+    monkeypatch.setattr(runner, '_commands', lambda folder, processes: [[sys.executable, '-c', 'raise SystemExit(7)']])
+    run_all(runs(1), launch)
+    assert state_of(launch.folder, runs()[0])['error'] == 'exit code 7'
+
+
+def test_what_a_run_was_made_with(launch):
+    run_all(runs(1), launch)
+    state = json.loads((launch.folder / 'plain.0/run.json').read_text())
+    assert state['versions']['processor'] == 'one'
+    root = Path(__file__).parents[1]
+    if (root / '.git').exists():
+        words = ['git', '-C', str(root), 'log', '-1', '--format=%H', '--', 'timm_debias']
+        commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        assert f'(commit {commit[:12]}' in state['versions']['timm_debias']
 
 
 def test_torchrun_for_several_processes(tmp_path):
@@ -161,6 +243,41 @@ def test_an_interrupt_ends_the_processes(launch, monkeypatch):
     finally:
         signal.signal(signal.SIGINT, before)
     assert sorted(statuses(launch)) == ['missing', 'missing', 'started', 'started']
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_the_processes(launch, monkeypatch, number):
+    """As Slurm sends it: the runs save, which a second signal does not cut short, and can be gone on with."""
+    script = 'import pathlib, sys, time; sys.stdin.read(); time.sleep(0.5); pathlib.Path(sys.argv[1], "saved").touch()'
+    monkeypatch.setattr(runner, '_commands', lambda folder, processes: [[sys.executable, '-c', script, str(folder)]])
+
+    def send():
+        while len(list(launch.folder.glob('*/log.txt'))) < 2:
+            time.sleep(0.01)
+        for _ in range(2):
+            signal.pthread_kill(threading.main_thread().ident, number)
+            time.sleep(0.2)
+
+    before = signal.getsignal(number)
+    threading.Thread(target=send).start()
+    with pytest.raises(Stopped) as stopped:
+        run_all(runs(), launch)
+    assert stopped.value.code == 128 + number
+    assert signal.getsignal(number) is before
+    assert len(list(launch.folder.glob('*/saved'))) == 2
+    assert sorted(statuses(launch)) == ['missing', 'missing', 'started', 'started']
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr('fcntl.flock', flock)
+    with (
+        pytest.raises(DebiasError, match=r'\.lock cannot be locked \(No locks available\)'),
+        locked(tmp_path / '.lock'),
+    ):
+        pass
 
 
 def test_a_killed_parent_leaves_no_process(tmp_path):
