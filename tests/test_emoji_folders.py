@@ -62,3 +62,43 @@ def test_mistakes(tmp_path):
     assert done.returncode == 2
     assert 'lacks emoji_fluent3d' in done.stderr
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.fixture
+def drawings(tmp_path) -> Path:
+    """Two concepts of each vendor, one to train on and one for the test."""
+    for vendor in VENDORS:
+        for name in ('1f600', '1f601'):
+            path = tmp_path / f'data/emoji_{vendor}/face/{name}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b'')
+    write_splits(tmp_path, train='1f600', test='1f601')
+    return tmp_path
+
+
+def write_splits(folder: Path, **splits: str) -> None:
+    lines = ['codepoint\tsplit', *(f'{concept}\t{split}' for split, concept in splits.items())]
+    (folder / 'data/emoji_concepts.tsv').write_text('\n'.join(lines) + '\n')
+
+
+def test_images_without_a_split(drawings):
+    (drawings / 'data/emoji_noto/face/1f602.png').touch()
+    done = call('--data-root', drawings / 'data', '--output', drawings / 'out')
+    assert done.returncode == 2
+    assert done.stderr.startswith('emoji_concepts.tsv does not say whether ')
+    assert done.stderr.endswith('emoji_noto/face/1f602.png is for training or test\n')
+
+
+def test_folders_of_other_splits_are_refused(drawings):
+    """A concept would be trained on and tested."""
+    words = ('--data-root', drawings / 'data', '--output', drawings / 'out')
+    assert call(*words).returncode == 0
+    (drawings / 'out/fluent3d/train/face/.noto-1f600-x.partial.png').touch()  # A killed call leaves such files.
+    assert call(*words).returncode == 0
+    assert len(list((drawings / 'out/fluent3d').glob('*/*/*'))) == 4
+    write_splits(drawings, train='1f601', test='1f600')
+    done = call(*words)
+    assert done.returncode == 2
+    assert 'test/face/fluent3d-1f601.png is none of the images of' in done.stderr
+    assert done.stderr.endswith(f'remove {drawings / "out/fluent3d"}\n')
+    assert not (drawings / 'out/fluent3d/train/face/noto-1f601.png').exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from timm_debias.report.published import COLUMNS, PUBLISHED
-from timm_debias.study.collect import figures_of
+from timm_debias.study.collect import check_rows, figures_of
 from timm_debias.study.config import read_study
 from timm_debias.study.grid import check_runs, expand, filled
 from timm_debias.study.prepare import check_steps
@@ -52,6 +52,12 @@ def test_reports_are_made_from_their_tables(path, tmp_path):
     write_report(read_study(path), tmp_path)
     for file in [*path.parent.glob('*.svg'), path.parent / 'report.md', path.parent / 'tests.csv']:
         assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
+
+
+@pytest.mark.parametrize('path', STORED, ids=lambda path: path.parent.name)
+def test_study_files_describe_what_was_run(path):
+    """Name and flags of every stored run are those that its study file gives."""
+    check_rows(expand(read_study(path)), path.parent / RESULTS)
 
 
 def test_measures_of_imagenet(suite, tmp_path):
