@@ -101,13 +101,16 @@ def test_runs_of_other_numbers_of_processes_are_not_compared(runs, tmp_path):
         collect(runs, tmp_path / 'runs')
 
 
-def test_stored_runs_of_another_number_of_processes(runs, tmp_path):
+def test_stored_runs_of_another_number_of_processes(runs, tmp_path, capsys):
     store_runs(tmp_path, runs[:1], processes=8)
     stored = read_stored(tmp_path, runs)
     check_stored(stored, runs[1:], 8)
     check_stored(stored, [run for run in runs if run.model == 'large'], 4)
     with pytest.raises(DebiasError, match=r'small\.plain\.0, trained in 8 processes; give --nproc-per-node 8'):
         check_stored(stored, runs[1:], 4)
+    words = ['--stored', str(tmp_path), '--output', str(tmp_path / 'out'), '--nproc-per-node', '4']
+    assert main(['study', str(tmp_path / 'study.yaml'), *words]) == 2
+    assert 'give --nproc-per-node 8 instead of 4' in capsys.readouterr().err
 
 
 def test_tables_without_the_number_of_processes(runs, tmp_path):

@@ -296,6 +296,7 @@ def _row(line: Mapping[str, str]) -> Row:
     line = {'processes': '1', **line}  # Tables without this column count as of one.
     keys: dict[str, Any] = {key: line[key] for key in KEYS}
     keys |= {key: int(line[key]) for key in ('seed', 'processes')}
+    count(keys['processes'], 'processes')
     figures = {column: _figure(value) for column, value in line.items() if column not in KEYS and value != ''}
     for column in figures:
         benchmark, slash, _ = column.partition('/')
