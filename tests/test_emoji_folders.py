@@ -1,6 +1,7 @@
 """The folders for learning from three vendors' emoji and testing on the fourth's."""
 
 import csv
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -64,6 +65,13 @@ def test_mistakes(tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+def call_here(monkeypatch, folder: Path) -> int:
+    """Call the script in this process: it takes long to start."""
+    words = ['--data-root', str(folder / 'data'), '--output', str(folder / 'out')]
+    monkeypatch.setattr(sys, 'argv', [str(SCRIPT), *words])
+    return runpy.run_path(str(SCRIPT))['main']()
+
+
 @pytest.fixture
 def drawings(tmp_path) -> Path:
     """Two concepts of each vendor, one to train on and one for the test."""
@@ -81,24 +89,23 @@ def write_splits(folder: Path, **splits: str) -> None:
     (folder / 'data/emoji_concepts.tsv').write_text('\n'.join(lines) + '\n')
 
 
-def test_images_without_a_split(drawings):
+def test_images_without_a_split(drawings, monkeypatch, capsys):
     (drawings / 'data/emoji_noto/face/1f602.png').touch()
-    done = call('--data-root', drawings / 'data', '--output', drawings / 'out')
-    assert done.returncode == 2
-    assert done.stderr.startswith('emoji_concepts.tsv does not say whether ')
-    assert done.stderr.endswith('emoji_noto/face/1f602.png is for training or test\n')
+    assert call_here(monkeypatch, drawings) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('emoji_concepts.tsv does not say whether ')
+    assert error.endswith('emoji_noto/face/1f602.png is for training or test\n')
 
 
-def test_folders_of_other_splits_are_refused(drawings):
+def test_folders_of_other_splits_are_refused(drawings, monkeypatch, capsys):
     """A concept would be trained on and tested."""
-    words = ('--data-root', drawings / 'data', '--output', drawings / 'out')
-    assert call(*words).returncode == 0
+    assert call_here(monkeypatch, drawings) == 0
     (drawings / 'out/fluent3d/train/face/.noto-1f600-x.partial.png').touch()  # A killed call leaves such files.
-    assert call(*words).returncode == 0
+    assert call_here(monkeypatch, drawings) == 0
     assert len(list((drawings / 'out/fluent3d').glob('*/*/*'))) == 4
     write_splits(drawings, train='1f601', test='1f600')
-    done = call(*words)
-    assert done.returncode == 2
-    assert 'test/face/fluent3d-1f601.png is none of the images of' in done.stderr
-    assert done.stderr.endswith(f'remove {drawings / "out/fluent3d"}\n')
+    assert call_here(monkeypatch, drawings) == 2
+    error = capsys.readouterr().err
+    assert 'test/face/fluent3d-1f601.png is none of the images of' in error
+    assert error.endswith(f'remove {drawings / "out/fluent3d"}\n')
     assert not (drawings / 'out/fluent3d/train/face/noto-1f601.png').exists()
