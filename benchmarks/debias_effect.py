@@ -203,7 +203,7 @@ def report(runs: Mapping[tuple[str, int], dict[str, float]], methods: Sequence[s
         cells = [spread([runs[name, seed][key] for seed in seeds]) for key in MEASURES]
         text += f'| {name} | {" | ".join(cells)} |\n'
     for base in [name for name in PLAIN if name in methods]:
-        text += f'\nDifference to {base}, paired by seed, mean ± 95 % interval.\n\n{head}'
+        text += f'\nDifference to {base}, paired by seed, mean ± 95 % interval; no ±: the same in all seeds.\n\n{head}'
         for name in [name for name in methods if name != base]:
             cells = [interval([runs[name, seed][key] - runs[base, seed][key] for seed in seeds]) for key in MEASURES]
             text += f'| {name} | {" | ".join(cells)} |\n'

@@ -48,7 +48,7 @@ def test_paired_differences(effect):
     }
     text = effect.report(runs, ['plain', 'adain_lite'], [0, 1, 2])
     assert '| plain | 11.0 ± 1.0' in text
-    assert '| adain_lite | +6.5 ± 0.0' in text  # The seeds' own spread cancels.
+    assert '| adain_lite | +6.5 | +6.5 |' in text  # The seeds' own spread cancels: no interval.
 
 
 def test_corruptions_keep_the_mean(effect):
@@ -131,10 +131,19 @@ def test_stored_report_is_made_from_the_stored_runs(effect, tmp_path, monkeypatc
     assert effect.main() == 0
     for name in ('effect.md', 'effect.csv', 'effect.svg'):
         assert (folder / name).read_bytes() == (stored / name).read_bytes(), name
-    lines = (stored / 'effect.md').read_text().splitlines()
-    for page, count in (('docs/stylizers.md', len(lines)), ('README.md', 6)):
-        text = (PATH.parents[1] / page).read_text().splitlines()
-        assert len([line for line in lines if line in text]) >= count, page
+    report = (stored / 'effect.md').read_text(encoding='utf-8')
+    assert report.strip() in (PATH.parents[1] / 'docs/stylizers.md').read_text(encoding='utf-8')
+    readme = (PATH.parents[1] / 'README.md').read_text(encoding='utf-8')
+    shown = rows_of(readme.split('\nAgainst plain training of equal compute', 1)[1])
+    against = rows_of(report.split('\nDifference to plain, twice the epochs', 1)[1])
+    assert len(shown) == 3
+    assert shown == {name: against[name] for name in shown}
+
+
+def rows_of(text):
+    """Rows of figures of the first table, by the name in their first cell."""
+    table = text[text.index('\n| ') + 1 :].split('\n\n', 1)[0].strip().splitlines()
+    return {line.split('|')[1].strip(): line for line in table[2:]}
 
 
 def test_drawing(effect):

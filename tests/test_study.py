@@ -109,7 +109,7 @@ def check_report(folder: Path) -> None:
     assert '4 of 4 runs finished' in markdown
     assert '![Images of the tests](samples.png)' in markdown
     assert (folder / 'samples.png').stat().st_size > 1000
-    assert 'corruptions' in (folder / 'severities.svg').read_text()
+    assert 'corruptions' in (folder / 'severities-folder-c.svg').read_text()
     measured = json.loads((folder / 'measured.json').read_text())
     assert [entry['benchmark'] for entry in measured['benchmarks']] == ['folder', 'folder-c', 'folder-fgsm']
     assert str(folder.parents[1]) not in json.dumps(measured) + markdown  # No path of this machine.

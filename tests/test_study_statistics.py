@@ -81,10 +81,13 @@ def test_coverage():
     assert covered / 4000 == pytest.approx(0.95, abs=0.012)
 
 
-def test_no_spread():
-    assert paired_p([1.0, 1.0, 1.0]) == 0
-    assert paired_p([0.0, 0.0]) == 1
-    assert estimate([1.0, 1.0]).excludes_zero
+@pytest.mark.parametrize('values', [[0.25, 0.25, 0.25], [0.0, 0.0], [0.1 + 0.2, 0.3]])
+def test_no_spread(values):
+    """Seeds that agree to the last image, or but for rounding, are no proof: neither an interval nor a p-value."""
+    assert paired_p(values) is None
+    found = estimate(values)
+    assert (found.half_width, found.excludes_zero, found.count) == (None, False, len(values))
+    assert found.low == found.high == found.mean == pytest.approx(values[0])
 
 
 def test_holm_by_hand():

@@ -9,7 +9,24 @@ from ..metrics import ALEXNET_ERRORS, EXTRA_CORRUPTIONS, SEVERITIES
 from ..validation.tables import interval_of
 from .published import PUBLISHED, bounds
 from .runs import Run
-from .svg import GREY, Axis, Look, curve, document, dot, frame, key, legend, letter, line, text, ticks, widened
+from .svg import (
+    GREY,
+    Axis,
+    Look,
+    curve,
+    document,
+    dot,
+    frame,
+    key,
+    key_size,
+    legend,
+    letter,
+    line,
+    text,
+    ticks,
+    widened,
+    width_of,
+)
 
 _ROW = 26
 _SEVERITY_TICKS = range(1, SEVERITIES + 1)
@@ -116,7 +133,7 @@ def draw_shape_bias(
         with_key: Name the series beside the drawing.
     """
     bottom = 60 + _ROW * len(categories)
-    left = max(100, 8 + 7 * max(map(len, categories)))
+    left = max(100, 8 + width_of(categories))
     shape = Axis('fraction of shape decisions', 1, 0, left, left + 520)
     parts = []
     for value in ticks(0, 1):
@@ -144,9 +161,13 @@ def draw_shape_bias(
     for name, bias in published.items():
         parts.append(line((shape.at(bias / 100), 60), (shape.at(bias / 100), bottom), 'mean', GREY))
         parts.append(text(shape.at(bias / 100), bottom + 34, f'{name}, published'))
+    width, height = left + 540, bottom + 66
     if with_key:
-        parts += key([(drawn, name) for drawn, name, _, _ in series], left + 540, 70)
-    return document(left + (750 if with_key else 540), bottom + 66, 'Shape and texture decisions by category', parts)
+        entries = [(drawn, name) for drawn, name, _, _ in series]
+        parts += key(entries, width, 70)
+        key_width, key_height = key_size(entries)
+        width, height = width + key_width, max(height, 70 + key_height)
+    return document(width, height, 'Shape and texture decisions by category', parts)
 
 
 def severity_curves(runs: Sequence[Run]) -> str:
@@ -238,8 +259,10 @@ def chart(
             parts.append(dot(x_axis.at(x), y_axis.at(y.value), drawn, f'{words}, {x:g}: {y.value:.2f} %'))
     if not with_key:
         return document(300, 235, title, parts)
-    parts += key([(drawn, words) for drawn, words, _ in series], 310, 40)
-    return document(520, 235, title, parts)
+    entries = [(drawn, words) for drawn, words, _ in series]
+    parts += key(entries, 310, 40)
+    key_width, key_height = key_size(entries)
+    return document(310 + key_width, max(235, 40 + key_height), title, parts)
 
 
 def _upright(x: float, axis: Axis, figure: Figure, colour: str) -> str:

@@ -139,6 +139,16 @@ def key(entries: Sequence[tuple[Look, str]], x: float, y: float) -> list[str]:
     return parts
 
 
+def width_of(labels: Sequence[str]) -> int:
+    """Return pixels that are enough for the longest of some labels, whatever the reader's font."""
+    return 7 * max(map(len, labels), default=0)
+
+
+def key_size(entries: Sequence[tuple[Look, str]]) -> tuple[int, int]:
+    """Return width and height of a `key`, from its place to the edges of the drawing."""
+    return max(210, 20 + width_of([words for _, words in entries])), 18 * len(entries)
+
+
 def legend(entries: Sequence[tuple[Look, str]]) -> str:
     """Return a list that names the marks."""
     items = ''.join(

@@ -4,17 +4,16 @@ import csv
 import io
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from timm.utils import natural_key
 
 from ..errors import DebiasError, did_you_mean
-from .collect import Row, corruption_columns
-from .config import Measure, Study
+from ..escaping import csv_cell
+from .collect import Row
+from .config import POOLED, Measure, Study
+from .mce import BENCHMARK, MCE, columns_of, with_mce
 from .statistics import Estimate, estimate, holm, paired_p
-
-MCE = 'folder-c_mce'
-"""mCE with the first baseline in AlexNet's place, computed from the errors by corruption and severity."""
 
 SIGNIFICANT = 0.05
 
@@ -63,7 +62,7 @@ class Group:
     @property
     def name(self) -> str:
         """What its files are called; empty where the study has one data set and one architecture."""
-        return '.'.join(filter(None, ['mean' if self.pooled else self.data, self.model]))
+        return '.'.join(filter(None, [POOLED if self.pooled else self.data, self.model]))
 
     @property
     def methods(self) -> list[str]:
@@ -110,21 +109,18 @@ class Group:
             for measure in self.study.measures
             if (difference := self.difference(method, baseline, measure)) is not None
         ]
-        tested = [
-            difference for difference in found if difference.p is not None and difference.measure.better != 'none'
-        ]
-        adjusted = dict(zip(map(id, tested), holm([difference.p or 0.0 for difference in tested]), strict=True))
-        return [
-            Difference(item.method, item.baseline, item.measure, item.points, item.p, adjusted.get(id(item)))
-            for item in found
-        ]
+        tested = [item for item in found if item.points.count > 1 and item.measure.better != 'none']
+        # Seeds that all differ alike give no p, but would have been tested: they count, as the largest.
+        holms = holm([1.0 if item.p is None else item.p for item in tested])
+        adjusted = dict(zip(map(id, tested), holms, strict=True))
+        return [item if item.p is None else replace(item, p_holm=adjusted.get(id(item))) for item in found]
 
 
 def group_rows(study: Study, rows: Sequence[Row]) -> list[Group]:
     """Return the groups of a study, data sets and architectures in its order.
 
     Raises:
-        DebiasError: a measure that no run has.
+        DebiasError: a measure that no run has, or a run that lacks figures which mCE is made of.
     """
     groups = []
     for model in study.models or ['']:
@@ -134,10 +130,13 @@ def group_rows(study: Study, rows: Sequence[Row]) -> list[Group]:
             for row in rows:
                 if (row.data, row.model) == (data, model) and row.figures is not None and row.method in study.methods:
                     runs.setdefault(row.method, {})[row.seed] = row.figures
-            group = Group(study, data, model, _with_mce(study, runs))
+            group = Group(study, data, model, with_mce(study.baselines[0], runs))
             own += [group] if group.methods else []
-        groups += [_pooled(own), *own] if len(own) > 1 else own
+        pooled = [_pooled(own)] if len(own) > 1 else []
+        groups += [*(group for group in pooled if group.methods), *own]
     known = {column for group in groups for column in group.columns}
+    if columns_of(dict.fromkeys(known, 0.0), BENCHMARK):
+        known.add(MCE)  # Where it is not defined, the report says why.
     for measure in study.measures:
         if known and measure.column not in known:
             raise DebiasError(
@@ -161,31 +160,6 @@ def _pooled(groups: Sequence[Group]) -> Group:
     return Group(first.study, '', first.model, runs, pooled=tuple(group.data for group in groups))
 
 
-def _with_mce(
-    study: Study, runs: Mapping[str, Mapping[int, Mapping[str, float]]]
-) -> dict[str, dict[int, Mapping[str, float]]]:
-    """Return figures with `MCE` added: mean over corruptions of the error over the first baseline's mean error."""
-    bases = list(runs.get(study.baselines[0], {}).values())
-    columns = corruption_columns(bases[0]) if bases else {}
-    reference = {
-        corruption: statistics.fmean(figures[column] for figures in bases for column in severities.values())
-        for corruption, severities in columns.items()
-    }
-    complete = bool(reference) and all(value > 0 for value in reference.values())
-    added: dict[str, dict[int, Mapping[str, float]]] = {}
-    for method, seeds in runs.items():
-        for seed, figures in seeds.items():
-            more = {}
-            if complete and any(column.startswith('folder-c/') for column in figures):
-                ratios = [
-                    statistics.fmean(figures[column] for column in severities.values()) / reference[corruption]
-                    for corruption, severities in columns.items()
-                ]
-                more = {MCE: 100 * statistics.fmean(ratios)}
-            added.setdefault(method, {})[seed] = {**figures, **more}
-    return added
-
-
 def format_tests(groups: Sequence[Group]) -> str:
     """Return tests.csv: a line for each difference, with its interval and p-values."""
     file = io.StringIO()
@@ -196,14 +170,15 @@ def format_tests(groups: Sequence[Group]) -> str:
         for baseline in group.study.baselines:
             for item in group.differences(baseline):
                 points = item.points
-                numbers = [f'{number:.4f}' for number in (points.mean, points.low, points.high)]
+                ends = ['', ''] if points.half_width is None else [f'{end:.4f}' for end in (points.low, points.high)]
                 tests = ['' if p is None else f'{p:.3g}' for p in (item.p, item.p_holm)]
                 names = [
-                    'mean' if group.pooled else group.data,
+                    POOLED if group.pooled else group.data,
                     group.model,
                     item.method,
                     item.baseline,
                     item.measure.label,
                 ]
-                writer.writerow([*names, points.count, *numbers, *tests, item.verdict])
+                cells = [*map(csv_cell, names), points.count, f'{points.mean:.4f}', *ends, *tests, item.verdict]
+                writer.writerow(cells)
     return file.getvalue()

@@ -20,7 +20,8 @@ class Heading:
 
 @dataclass(frozen=True)
 class Text:
-    """Paragraphs apart by empty lines; lines that begin with '- ' make a list. `code` and **bold** are known."""
+    """Paragraphs apart by empty lines; lines that begin with '- ' make a list. `code`, **bold** and
+    [links](to) are known, the last to pages of the web and files beside the report."""
 
     text: str
 
@@ -101,4 +102,5 @@ def _paragraph(text: str) -> str:
 
 def _inline(text: str) -> str:
     text = re.sub(r'`([^`]+)`', r'<code>\1</code>', escape(text))
+    text = re.sub(r'\[([^][]+)\]\(((?:https?://)?[\w./#~%-]+)\)', r'<a href="\2">\1</a>', text)
     return re.sub(r'\*\*([^*]+)\*\*', r'<b>\1</b>', text)

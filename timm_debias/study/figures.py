@@ -5,15 +5,31 @@ import statistics
 from collections.abc import Callable, Mapping
 
 from ..report import plots
-from ..report.svg import Axis, document, dot, key, line, look, standalone, text, ticks, widened
+from ..report.svg import (
+    Axis,
+    document,
+    dot,
+    key,
+    key_size,
+    line,
+    look,
+    standalone,
+    text,
+    ticks,
+    widened,
+    width_of,
+)
 from .analysis import Difference, Group
 from .blocks import Figure
-from .collect import corruption_columns
+from .mce import columns_of
 from .statistics import estimate
 
 _ROW = 18
 _ATTACKS = ('folder-fgsm', 'folder-pgd', 'fgsm', 'fgsm-ref', 'pgd')
-_CONFLICTS = ('shapes_textures', 'folder-cue-conflict', 'cue-conflict')
+CONFLICTS = ('shapes_textures', 'folder-cue-conflict', 'cue-conflict')
+CORRUPTED = ('folder-c', 'imagenet-c')
+ARROWS = {'higher': ' ↑', 'lower': ' ↓', 'none': ''}
+"""What follows a measure's label, by the direction that is better."""
 
 
 def draw_group(group: Group) -> list[Figure]:
@@ -24,7 +40,7 @@ def draw_group(group: Group) -> list[Figure]:
         if differences:
             title = f'Difference to {group.label(baseline)}, points'
             drawings.append((f'differences-{baseline}', title, _differences(group, title, differences)))
-    drawings += [('severities', 'Error by severity', drawing) for drawing in _severities(group)]
+    drawings += [(f'severities-{name}', f'Error by severity, {name}', drawing) for name, drawing in _severities(group)]
     drawings += [(f'{attack}', f'Accuracy under {attack}', drawing) for attack, drawing in _attacks(group)]
     drawings += [(f'bias-{conflict}', 'Shape bias by class', drawing) for conflict, drawing in _biases(group)]
     return [
@@ -39,17 +55,19 @@ def _differences(group: Group, title: str, differences: list[Difference]) -> str
     methods = [method for method in group.methods if any(item.method == method for item in differences)]
     height = _ROW * len(methods) * 0.6 + 10
     bottom = 40 + height * len(measures)
+    names = [measure.label + ARROWS[measure.better] for measure in measures]
+    left = max(190, 16 + width_of(names))
     ends = [value for item in differences for value in (item.points.low, item.points.high)]
-    axis = Axis(title, *widened([0.0, *ends]), 190, 560)
-    parts = [text(375, 20, title, kind='title')]
+    axis = Axis(title, *widened([0.0, *ends]), left, left + 370)
+    parts = [text(left + 185, 20, title, kind='title')]
     for value in ticks(axis.low, axis.high):
         parts.append(line((axis.at(value), 34), (axis.at(value), bottom), 'axis' if value == 0 else 'grid'))
         parts.append(text(axis.at(value), bottom + 16, f'{value:g}'))
     looks = {method: look(group.methods.index(method)) for method in methods}
     for row, measure in enumerate(measures):
         top = 40 + height * row
-        parts.append(text(182, top + height / 2 + 4, _directed(measure.label, measure.better), 'end'))
-        parts.append(line((190, top + height), (560, top + height), 'grid'))
+        parts.append(text(left - 8, top + height / 2 + 4, names[row], 'end'))
+        parts.append(line((left, top + height), (left + 370, top + height), 'grid'))
         for item in differences:
             if item.measure == measure:
                 y = top + 5 + _ROW * 0.6 * (methods.index(item.method) + 0.5)
@@ -59,12 +77,10 @@ def _differences(group: Group, title: str, differences: list[Difference]) -> str
                 )
                 words = f'{group.label(item.method)}, {measure.label}: {format_points(item)}'
                 parts.append(dot(axis.at(item.points.mean), y, drawn, words))
-    parts += key([(looks[method], group.label(method)) for method in methods], 580, 50)
-    return document(800, round(bottom + 24), title, parts)
-
-
-def _directed(label: str, better: str) -> str:
-    return label + {'higher': ' ↑', 'lower': ' ↓', 'none': ''}[better]
+    entries = [(looks[method], group.label(method)) for method in methods]
+    parts += key(entries, left + 390, 50)
+    key_width, key_height = key_size(entries)
+    return document(left + 390 + key_width, max(round(bottom + 24), 50 + key_height), title, parts)
 
 
 def format_points(item: Difference) -> str:
@@ -89,17 +105,20 @@ def _curves(
     return series
 
 
-def _severities(group: Group) -> list[str]:
-    corruptions = corruption_columns(dict.fromkeys(group.columns, 0.0))
-    if not corruptions:
-        return []
-    columns: dict[float, list[str]] = {}
-    for severities in corruptions.values():
-        for severity, column in severities.items():
-            columns.setdefault(severity, []).append(column)
-    title = f'mean of {len(corruptions)} corruptions'
-    series = _curves(group, columns, statistics.fmean)
-    return [plots.chart(title, 'severity', 'error, %', series, sorted(columns), with_key=True)]
+def _severities(group: Group) -> list[tuple[str, str]]:
+    drawings = []
+    for benchmark in CORRUPTED:
+        corruptions = columns_of(dict.fromkeys(group.columns, 0.0), benchmark)
+        columns: dict[float, list[str]] = {}
+        for severities in corruptions.values():
+            for severity, column in severities.items():
+                columns.setdefault(severity, []).append(column)
+        if columns:
+            title = f'{benchmark}, mean of {len(corruptions)} corruptions'
+            series = _curves(group, columns, statistics.fmean)
+            chart = plots.chart(title, 'severity', 'error, %', series, sorted(columns), with_key=True)
+            drawings.append((benchmark, chart))
+    return drawings
 
 
 def _attacks(group: Group) -> list[tuple[str, str]]:
@@ -124,7 +143,7 @@ def class_columns(group: Group, conflict: str) -> dict[str, tuple[str, str]]:
 
 def _biases(group: Group) -> list[tuple[str, str]]:
     drawings = []
-    for conflict in _CONFLICTS:
+    for conflict in CONFLICTS:
         columns = class_columns(group, conflict)
         if not columns:
             continue

@@ -7,11 +7,14 @@ from typing import Any
 
 from ..errors import DebiasError
 from ..files import write_text
-from .analysis import MCE, SIGNIFICANT, Difference, Group, format_tests, group_rows
+from .analysis import SIGNIFICANT, Difference, Group, format_tests, group_rows
 from .blocks import Block, Figure, Heading, Table, Text, to_html, to_markdown
-from .collect import MEASURED, RESULTS, Row, corruption_columns, read_csv, read_measured
-from .config import Study
-from .figures import class_columns, draw_group, format_points
+from .collect import MEASURED, RESULTS, Row, read_csv, read_measured
+from .config import CHECKPOINTS, Study
+from .cost import Cost
+from .figures import ARROWS, CONFLICTS, CORRUPTED, class_columns, draw_group, format_points
+from .mce import MCE, columns_of, describe_mce, reference_errors
+from .settings import STUDY_FILE, describe_settings
 from .statistics import Estimate
 
 SAMPLES = 'samples.png'
@@ -29,7 +32,7 @@ def write_report(study: Study, folder: Path) -> None:
     groups = group_rows(study, rows)
     if not groups:
         raise DebiasError(f'{folder / RESULTS} has no finished run of this study to report')
-    blocks = build(study, rows, measured, groups, folder / SAMPLES)
+    blocks = build(study, rows, measured, groups, folder)
     for block in blocks:
         if isinstance(block, Figure) and isinstance(block.content, str):
             write_text(folder / block.file, block.content)
@@ -39,9 +42,10 @@ def write_report(study: Study, folder: Path) -> None:
 
 
 def build(
-    study: Study, rows: Sequence[Row], measured: Mapping[str, Any], groups: Sequence[Group], samples: Path
+    study: Study, rows: Sequence[Row], measured: Mapping[str, Any], groups: Sequence[Group], folder: Path
 ) -> list[Block]:
-    """Return the report."""
+    """Return the report that is to lie in a folder."""
+    samples, linked = folder / SAMPLES, (folder / STUDY_FILE).is_file()
     blocks: list[Block] = [Heading(1, study.title)]
     blocks += [Text(study.description)] if study.description.strip() else []
     blocks.append(Text(_what_was_run(study, rows)))
@@ -52,6 +56,7 @@ def build(
     for group in groups:
         blocks += _group(group, several=len(groups) > 1)
     blocks += _unfinished(rows)
+    blocks += [Heading(2, 'What was trained'), Text(describe_settings(study, linked))]
     blocks += [Heading(2, 'How it was measured'), Text(_protocols(study, measured))]
     blocks.append(
         Text(
@@ -81,26 +86,18 @@ def _group(group: Group, several: bool) -> list[Block]:
     if several:
         blocks.append(Heading(level, group.title))
         level = 3
-    blocks += [Heading(level, 'Figures'), _means(group)]
-    if any(measure.column == MCE for measure in study.measures):
-        blocks.append(
-            Text(
-                f'mCE is 100 times the mean over corruptions of the error over the mean error of '
-                f'{group.label(study.baselines[0])}.'
-            )
-        )
+    blocks += [Heading(level, 'Figures'), _means(group), Text(_below_means(group))]
     for baseline in study.baselines:
         differences = group.differences(baseline)
         if differences:
             blocks += [Heading(level, f'Difference to {group.label(baseline)}'), _differences(group, differences)]
             blocks.append(Text(_verdicts(group, differences)))
-    corruptions = _corruptions(group)
-    if corruptions is not None:
-        blocks += [Heading(level, 'Error by corruption'), corruptions]
+    for table in _corruptions(group):
+        blocks += [Heading(level, 'Error by corruption'), table]
     for table in _classes(group):
         blocks += [Heading(level, 'Shape bias by class'), table]
-    blocks += [Heading(level, 'Drawings'), *draw_group(group)]
-    return blocks
+    drawings = draw_group(group)
+    return [*blocks, Heading(level, 'Drawings'), *drawings] if drawings else blocks
 
 
 def _mean(found: Estimate | None) -> str:
@@ -110,24 +107,37 @@ def _mean(found: Estimate | None) -> str:
 
 
 def _means(group: Group) -> Table:
-    arrows = {'higher': ' ↑', 'lower': ' ↓', 'none': ''}
     measures = group.study.measures
-    head = [
-        'method',
-        'seeds',
-        *(measure.label + arrows[measure.better] for measure in measures),
-        'CPU minutes a run, median',
-    ]
+    cost = Cost.of(group)
+    head = ['method', 'seeds', *(measure.label + ARROWS[measure.better] for measure in measures), cost.title]
     rows = []
     for method in group.methods:
-        seconds = [
-            figures.get('seconds_train', 0.0) + figures.get('seconds_validate', 0.0)
-            for figures in group.runs[method].values()
-        ]
         cells = [_mean(group.mean(method, measure.column)) for measure in measures]
-        minutes = statistics.median(seconds) / 60  # Of a run that was interrupted, only the last part is known.
-        rows.append([group.label(method), str(len(group.runs[method])), *cells, f'{minutes:.1f}'])
+        rows.append([group.label(method), str(len(group.runs[method])), *cells, cost.median(group, method)])
     return Table(head, rows)
+
+
+def _below_means(group: Group) -> str:
+    """Return what must be known to read the table of means."""
+    baseline = group.study.baselines[0]
+    words = [Cost.of(group).caveat]
+    if any(measure.column == MCE for measure in group.study.measures):
+        if not group.pooled:
+            words.append(describe_mce(group.label(baseline), reference_errors(baseline, group.runs)))
+        elif MCE in group.columns:
+            words.append('mCE is the mean of the mCE of the data sets.')
+        else:
+            words.append('No mCE (–), for not every data set has one; their sections say why.')
+    means = [group.mean(method, measure.column) for method in group.methods for measure in group.study.measures]
+    return ' '.join([*words, *_without_interval([found for found in means if found is not None])])
+
+
+def _without_interval(estimates: Sequence[Estimate]) -> list[str]:
+    """Return a sentence on means without interval, for what looks certain may be chance; none where all have one."""
+    if not any(found.half_width is None and found.count > 1 for found in estimates):
+        return []
+    or_one = ', or of one seed alone' if any(found.count == 1 for found in estimates) else ''
+    return [f'Without ±: the same in all seeds{or_one}, which gives no interval and no p.']
 
 
 def _differences(group: Group, differences: Sequence[Difference]) -> Table:
@@ -149,11 +159,11 @@ def _marked(item: Difference) -> str:
 
 def _verdicts(group: Group, differences: Sequence[Difference]) -> str:
     """Return a sentence for each method, from the intervals alone."""
-    lines = [
+    head = [
         'Points, paired by seed. **Bold**: the 95 % interval excludes 0. †: p of the paired t-test below '
-        f"{SIGNIFICANT} after Holm's correction for all cells of this table in which a direction is better.",
-        '',
+        f"{SIGNIFICANT} after Holm's correction for all cells of this table in which a direction is better."
     ]
+    lines = [' '.join(head + _without_interval([item.points for item in differences])), '']
     for method in dict.fromkeys(item.method for item in differences):
         found = []
         for verdict in ('better', 'worse', 'undecided'):
@@ -164,23 +174,25 @@ def _verdicts(group: Group, differences: Sequence[Difference]) -> str:
     return '\n'.join(lines)
 
 
-def _corruptions(group: Group) -> Table | None:
-    columns = corruption_columns(dict.fromkeys(group.columns, 0.0))
-    if not columns:
-        return None
-    rows = []
-    for corruption, severities in columns.items():
-        cells = []
-        for method in group.methods:
-            errors = [found.mean for column in severities.values() if (found := group.mean(method, column))]
-            cells.append(f'{statistics.fmean(errors):.1f}' if errors else '–')
-        rows.append([corruption.replace('_', ' '), *cells])
-    return Table(['mean over severities and seeds', *(group.label(method) for method in group.methods)], rows)
+def _corruptions(group: Group) -> list[Table]:
+    tables = []
+    for benchmark in CORRUPTED:
+        rows = []
+        for corruption, severities in columns_of(dict.fromkeys(group.columns, 0.0), benchmark).items():
+            cells = []
+            for method in group.methods:
+                errors = [found.mean for column in severities.values() if (found := group.mean(method, column))]
+                cells.append(f'{statistics.fmean(errors):.1f}' if errors else '–')
+            rows.append([corruption.replace('_', ' '), *cells])
+        if rows:
+            head = [f'{benchmark}, mean over severities and seeds', *(group.label(method) for method in group.methods)]
+            tables.append(Table(head, rows))
+    return tables
 
 
 def _classes(group: Group) -> list[Table]:
     tables = []
-    for conflict in ('shapes_textures', 'folder-cue-conflict', 'cue-conflict'):
+    for conflict in CONFLICTS:
         rows = []
         for name, cues in class_columns(group, conflict).items():
             cells = []
@@ -209,7 +221,7 @@ def _unfinished(rows: Sequence[Row]) -> list[Block]:
 
 def _protocols(study: Study, measured: Mapping[str, Any]) -> str:
     """Return protocols and files of each benchmark; groups that were measured alike share a line."""
-    checkpoint = {'last.pth.tar': 'of the last epoch', 'model_best.pth.tar': 'with the best validation accuracy'}
+    checkpoint = {CHECKPOINTS['last']: 'of the last epoch', CHECKPOINTS['best']: 'with the best validation accuracy'}
     lines = [
         f'Measured are the weights {checkpoint[study.checkpoint]}, once. Files: the first digits of a SHA-256 over '
         'paths and sizes of the images.',

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from ..errors import DebiasError
 
+_ROUNDING = 1e-9
+"""Values no further apart than this are the same: results have four digits, what is below comes from arithmetic."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -14,30 +17,32 @@ class Estimate:
 
     mean: float
     half_width: float | None
-    """Half of the 95 % interval of Student's t; None for a single value."""
+    """Half of the 95 % interval of Student's t; None for a single value, and where all values are the same."""
 
     count: int
 
     @property
     def low(self) -> float:
-        """Lower end of the interval, the mean itself for a single value."""
+        """Lower end of the interval, the mean itself without one."""
         return self.mean - (self.half_width or 0.0)
 
     @property
     def high(self) -> float:
-        """Upper end of the interval, the mean itself for a single value."""
+        """Upper end of the interval, the mean itself without one."""
         return self.mean + (self.half_width or 0.0)
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of zero; never for a single value."""
+        """Whether the interval lies on one side of zero; never without one."""
         return self.half_width is not None and (self.low > 0 or self.high < 0)
 
 
 def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     """Return the mean of independent values with its interval of Student's t.
 
-    Student, "The Probable Error of a Mean" (Biometrika 1908).
+    Student, "The Probable Error of a Mean" (Biometrika 1908). Values that are all the same have none: accuracies are
+    counts of images, so a few seeds often agree to the last one, and an interval of no width would say that the mean
+    is known for certain.
 
     Raises:
         DebiasError: no values.
@@ -45,7 +50,7 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     if not values:
         raise DebiasError('no values to take the mean of')
     count, mean = len(values), statistics.fmean(values)
-    if count < 2:
+    if count < 2 or not _spread(values):
         return Estimate(mean, None, count)
     error = statistics.stdev(values) / math.sqrt(count)
     return Estimate(mean, t_quantile((1 + confidence) / 2, count - 1) * error, count)
@@ -54,15 +59,16 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
 def paired_p(differences: Sequence[float]) -> float | None:
     """Return the two-sided p-value of the paired t-test: that differences of pairs have the mean 0.
 
-    Differences that are all the same have no spread to test against: 1 where they are 0, else 0. None for less than
-    two pairs.
+    None for less than two pairs, and for differences that are all the same: they have no spread to test against.
     """
-    if len(differences) < 2:
+    if len(differences) < 2 or not _spread(differences):
         return None
-    mean, spread = statistics.fmean(differences), statistics.stdev(differences)
-    if spread == 0:
-        return 0.0 if mean else 1.0
-    return t_two_sided(mean / (spread / math.sqrt(len(differences))), len(differences) - 1)
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    return t_two_sided(statistics.fmean(differences) / error, len(differences) - 1)
+
+
+def _spread(values: Sequence[float]) -> bool:
+    return max(values) - min(values) > _ROUNDING
 
 
 def holm(values: Sequence[float]) -> list[float]:

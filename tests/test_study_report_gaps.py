@@ -1,0 +1,211 @@
+"""What a study's report says where figures are missing, are all the same, or are too many for a drawing."""
+
+import csv
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from timm_debias import DebiasError
+from timm_debias.study.blocks import Text, to_html
+from timm_debias.study.collect import Collected, Row, store
+from timm_debias.study.config import read_study
+from timm_debias.study.report import write_report
+
+STUDY = {
+    'name': 'small',
+    'title': 'Small',
+    'train': {'model': 'test_resnet', 'device': 'cpu', 'epochs': 3, 'scale': [0.5, 1.0]},
+    'validate': {'benchmarks': 'folder'},
+    'methods': {'plain': {}, 'debiased': {'debias': True, 'times': {'epochs': 2}}},
+    'seeds': [0, 1, 2],
+    'baselines': ['plain'],
+    'measures': {'clean': 'folder_top1', 'mCE': {'column': 'folder-c_mce', 'better': 'lower'}},
+}
+
+
+def errors(fog: float, jpeg: float) -> dict[str, float]:
+    """Errors under two corruptions, the same at all severities."""
+    every = {f'folder-c/fog/{severity}': fog for severity in range(1, 6)}
+    return every | {f'folder-c/jpeg_compression/{severity}': jpeg for severity in range(1, 6)}
+
+
+def rows_of(plain: dict[str, float], debiased: dict[str, float], data: str = '') -> list[Row]:
+    return [
+        Row(data, '', method, seed, 'finished', figures={'folder_top1': 90.0 + seed, **figures})
+        for seed in range(3)
+        for method, figures in (('plain', plain), ('debiased', debiased))
+        if figures
+    ]
+
+
+def report(folder: Path, rows: list[Row], **changes) -> str:
+    """Write the report of rows, and return report.md."""
+    path = folder / 'study.yaml'
+    path.write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
+    store(Collected(rows, {'benchmarks': [], 'versions': []}), folder)
+    write_report(read_study(path), folder)
+    return (folder / 'report.md').read_text(encoding='utf-8')
+
+
+def line_of(markdown: str, start: str) -> list[str]:
+    """Cells of the first line of a table that starts so."""
+    line = next(line for line in markdown.splitlines() if line.startswith(f'| {start} |'))
+    return [cell.strip() for cell in line.split('|')[2:-1]]
+
+
+def test_corruptions_without_errors_to_speak_of_are_named(tmp_path):
+    """Fog: 10 over 20; JPEG: 3 over 1.5. So mCE is (50 + 200) / 2, and the second half of it is noise."""
+    markdown = report(tmp_path, rows_of(errors(20, 1.5), errors(10, 3)))
+    assert line_of(markdown, 'debiased')[:3] == ['3', '91.0 ± 2.5', '125.0']
+    assert 'below 2 % for jpeg compression (1.5 %): there a few images move mCE much' in markdown
+    assert 'below 2 %' not in report(tmp_path, rows_of(errors(20, 2.0), errors(10, 3)))
+
+
+def test_no_mce_without_errors_of_the_baseline(tmp_path):
+    markdown = report(tmp_path, rows_of(errors(20, 0), errors(10, 3)))
+    assert line_of(markdown, 'debiased')[2] == line_of(markdown, 'plain')[2] == '–'
+    assert 'There is none (–): plain makes no error under jpeg compression.' in markdown
+
+
+def test_no_mce_without_the_baseline(tmp_path):
+    markdown = report(tmp_path, rows_of({}, errors(10, 3)))
+    assert line_of(markdown, 'debiased')[2] == '–'
+    assert 'No mCE (–): it is relative to plain, of which no run with errors by corruption is finished.' in markdown
+
+
+def test_no_mean_mce_where_a_data_set_has_none(tmp_path):
+    rows = rows_of(errors(20, 5), errors(10, 3), 'a') + rows_of(errors(20, 0), errors(10, 3), 'b')
+    markdown = report(tmp_path, rows, data={'a': {}, 'b': {}})
+    assert 'No mCE (–), for not every data set has one; their sections say why.' in markdown
+    assert markdown.count('There is none (–)') == 1
+
+
+def test_mce_is_of_its_own_benchmark(tmp_path):
+    """Errors on ImageNet-C count for nothing in the mCE of one's own images, and have a table of their own."""
+    other = {f'imagenet-c/fog/{severity}': 80.0 for severity in range(1, 6)}
+    markdown = report(tmp_path, rows_of(errors(20, 5) | other, errors(10, 5) | other))
+    assert line_of(markdown, 'debiased')[2] == '75.0'
+    assert line_of(markdown, 'fog') == ['20.0', '10.0']
+    assert line_of(markdown.split('| imagenet-c, mean over', 1)[1], 'fog') == ['80.0', '80.0']
+    assert {'severities-folder-c.svg', 'severities-imagenet-c.svg'} <= {file.name for file in tmp_path.iterdir()}
+
+
+def test_a_blank_cell_is_named(tmp_path):
+    report(tmp_path, rows_of(errors(20, 5), errors(10, 5)))
+    path = tmp_path / 'results.csv'
+    with open(path, newline='') as file:
+        lines = list(csv.DictReader(file))
+    lines[3]['folder-c/fog/4'] = ''
+    with open(path, 'w', newline='') as file:
+        writer = csv.DictWriter(file, lines[0])
+        writer.writeheader()
+        writer.writerows(lines)
+    with pytest.raises(DebiasError, match=r"debiased, seed 1: no figure in 'folder-c/fog/4'"):
+        write_report(read_study(tmp_path / 'study.yaml'), tmp_path)
+
+
+def test_the_same_in_all_seeds_is_no_proof(tmp_path):
+    """Three seeds that all gain a quarter of a point: one image of 400."""
+    rows = [
+        Row('', '', method, seed, 'finished', figures={'folder_top1': 90.0 + seed + gain, 'b': 50.0 + gain * seed**2})
+        for seed in range(3)
+        for method, gain in (('plain', 0.0), ('debiased', 0.25))
+    ]
+    markdown = report(tmp_path, rows, measures={'clean': 'folder_top1', 'b': 'b'})
+    difference = markdown.split('## Difference to plain')[1]
+    # Gains of b: 0, 0.25 and 1, mean 5/12, standard error sqrt(13/48/3), t of two degrees 4.3027.
+    assert line_of(difference, 'debiased') == ['+0.2', '+0.4 ± 1.3']
+    assert 'Without ±: the same in all seeds, which gives no interval and no p.' in difference
+    assert 'undecided: clean, b' in difference
+    with open(tmp_path / 'tests.csv', newline='') as file:
+        clean, other = csv.DictReader(file)
+    assert [clean[key] for key in ('difference', 'low', 'high', 'p', 'p_holm')] == ['0.2500', '', '', '', '']
+    # t = (5/12) / sqrt(13/144) = 5 / sqrt(13); with two degrees p = 1 - t / sqrt(2 + t²) = 1 - 5 / sqrt(51).
+    assert float(other['p']) == pytest.approx(1 - 5 / 51**0.5, rel=2e-3)
+    assert float(other['p_holm']) == pytest.approx(2 * (1 - 5 / 51**0.5), rel=2e-3)  # Of two that were looked at.
+
+
+def test_one_seed_has_blank_ends_and_formulas_are_texts(tmp_path):
+    rows = rows_of(errors(20, 5), errors(10, 5))[:2]
+    report(tmp_path, rows, measures={'=1+1': 'folder_top1'})
+    with open(tmp_path / 'tests.csv', newline='') as file:
+        (row,) = csv.DictReader(file)
+    assert (row['measure'], row['seeds'], row['low'], row['high']) == ("'=1+1", '1', '', '')
+
+
+@pytest.mark.parametrize(
+    ('device', 'seconds', 'head', 'cell'),
+    [
+        ('cpu', (180.0, 60.0), 'CPU minutes a run, median', '4.0'),
+        ('cuda', (5400.0, 1800.0), 'GPU hours a run, median', '2.0'),
+        ('cuda:1', None, 'GPU hours a run, median', '–'),
+    ],
+)
+def test_cost(device, seconds, head, cell, tmp_path):
+    """Three minutes of processor time and one; an hour and a half of GPUs and half an hour; none measured."""
+    figures = {} if seconds is None else dict(zip(('seconds_train', 'seconds_validate'), seconds, strict=True))
+    figures['b'] = 1.0
+    changes = {'train': {'model': 'test_resnet', 'device': device, 'epochs': 3}, 'measures': {'clean': 'folder_top1'}}
+    markdown = report(tmp_path, rows_of(figures, figures), **changes)
+    assert f'| {head} |' in markdown
+    assert line_of(markdown, 'plain')[-1] == cell
+    assert f'\n\n{head.split(" a run")[0]}: ' in markdown
+
+
+def test_sections_without_content_are_left_out(tmp_path):
+    """No method has a seed in both data sets; one run of each has nothing to draw."""
+    rows = [
+        Row('a', '', 'plain', 0, 'finished', figures={'folder_top1': 90.0}),
+        Row('b', '', 'plain', 1, 'finished', figures={'folder_top1': 90.0}),
+    ]
+    markdown = report(tmp_path, rows, data={'a': {}, 'b': {}}, measures={'clean': 'folder_top1'})
+    assert 'Mean over' not in markdown
+    assert 'Drawings' not in markdown
+    assert re.findall('^## [ab]$', markdown, re.MULTILINE) == ['## a', '## b']
+
+
+def test_settings_are_those_of_the_study_file(tmp_path):
+    markdown = report(tmp_path, rows_of(errors(20, 5), errors(10, 5)))
+    section = markdown.split('## What was trained\n')[1].split('##')[0]
+    assert '[`study.yaml`](study.yaml)' in section
+    assert '- All runs: `model: test_resnet`, `device: cpu`, `epochs: 3`, `scale: [0.5, 1.0]`.' in section
+    assert '- plain: nothing else.\n- debiased: `debias: true`, `epochs` × 2.' in section
+    (tmp_path / 'study.yaml').unlink()
+    study = tmp_path / 'other.yaml'
+    study.write_text(yaml.safe_dump(STUDY))
+    write_report(read_study(study), tmp_path)
+    assert '](study.yaml)' not in (tmp_path / 'report.md').read_text()
+
+
+def test_links():
+    page = to_html('', [Text('See [`one`](../one.md#a), [two](https://example.org/x) and [bad](javascript:alert).')])
+    assert '<a href="../one.md#a"><code>one</code></a>' in page
+    assert '<a href="https://example.org/x">two</a>' in page
+    assert 'href="javascript' not in page
+
+
+def test_drawings_hold_their_keys(tmp_path):
+    """Sixteen methods with long names: all that is drawn lies inside, words at 6 pixels a letter."""
+    methods = {f'm{number}': {'label': f'debiased, one batch norm, alpha 1, number {number}'} for number in range(15)}
+    shape = {f'shapes_textures/{name}/{cue}': 40.0 for name in ('disc', 'star') for cue in ('shape', 'texture')}
+    figures = errors(20, 5) | shape
+    rows = [
+        Row('', '', method, 0, 'finished', figures={'folder_top1': 90.0, **figures}) for method in ('plain', *methods)
+    ]
+    long = 'a measure with a name of some forty letters'
+    report(tmp_path, rows, methods={'plain': {}, **methods}, measures={long: 'folder_top1'})
+    files = ['differences-plain.svg', 'severities-folder-c.svg', 'bias-shapes_textures.svg']
+    for file in files:
+        root = ElementTree.parse(tmp_path / file).getroot()
+        width, height = int(root.get('width')), int(root.get('height'))
+        words = [item for item in root.iter('{http://www.w3.org/2000/svg}text') if item.get('transform') is None]
+        assert len([item for item in words if item.text.startswith('debiased, one')]) == 15
+        for item in words:
+            assert float(item.get('y')) < height, (file, item.text)
+            if item.get('text-anchor') == 'start':
+                assert float(item.get('x')) + 6 * len(item.text) < width, (file, item.text)
+            if item.get('text-anchor') == 'end':
+                assert float(item.get('x')) - 6 * len(item.text) > 0, (file, item.text)
