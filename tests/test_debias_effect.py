@@ -120,7 +120,7 @@ METHODS += ['adain_lite, alpha 1, no auxiliary BN', 'band_statistics', 'fourier_
 
 
 def test_stored_report_is_made_from_the_stored_runs(effect, tmp_path, monkeypatch, capsys):
-    """And the tables of the documents are those of the report."""
+    """And the tables of docs/stylizers.md are those of the report."""
     stored = PATH.parent / 'results/debias_effect'
     folder = tmp_path / 'effect'
     shutil.copytree(stored / 'runs', folder / 'runs')
@@ -133,17 +133,6 @@ def test_stored_report_is_made_from_the_stored_runs(effect, tmp_path, monkeypatc
         assert (folder / name).read_bytes() == (stored / name).read_bytes(), name
     report = (stored / 'effect.md').read_text(encoding='utf-8')
     assert report.strip() in (PATH.parents[1] / 'docs/stylizers.md').read_text(encoding='utf-8')
-    readme = (PATH.parents[1] / 'README.md').read_text(encoding='utf-8')
-    shown = rows_of(readme.split('\nAgainst plain training of equal compute', 1)[1])
-    against = rows_of(report.split('\nDifference to plain, twice the epochs', 1)[1])
-    assert len(shown) == 3
-    assert shown == {name: against[name] for name in shown}
-
-
-def rows_of(text):
-    """Rows of figures of the first table, by the name in their first cell."""
-    table = text[text.index('\n| ') + 1 :].split('\n\n', 1)[0].strip().splitlines()
-    return {line.split('|')[1].strip(): line for line in table[2:]}
 
 
 def test_drawing(effect):

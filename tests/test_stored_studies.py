@@ -91,3 +91,21 @@ def test_page_of_imagenet_has_the_published_figures():
     page = (ROOT / 'docs/studies/imagenet.md').read_text(encoding='utf-8')
     for row in PUBLISHED:
         assert f'| {" | ".join([row.name, *(row.figures.get(column, "–") for column in COLUMNS)])} |' in page
+
+
+def test_main_table_of_the_readme():
+    """Every cell stands in the report of the study that README names."""
+    report = (ROOT / 'docs/studies/shapes_textures/report.md').read_text(encoding='utf-8')
+    against = cells_of(report.split('\n## Difference to plain, twice the epochs', 1)[1])
+    shown = cells_of((ROOT / 'README.md').read_text(encoding='utf-8').split('\nThe main table', 1)[1])
+    assert set(against) - set(shown) == {'plain'}
+    for method, cells in shown.items():
+        assert len(cells) > 4
+        assert cells == {measure: against[method][measure] for measure in cells}
+
+
+def cells_of(text):
+    """Cells of the first table, by the first of their row and that of their column."""
+    table = text[text.index('\n| ') + 1 :].split('\n\n', 1)[0].splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in table]
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
