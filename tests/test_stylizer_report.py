@@ -140,20 +140,14 @@ class TestReferences:
 
 
 @pytest.mark.slow
-def test_reader_learns_both_cues():
-    """After two epochs on 1,024 images both heads are far above chance on images of another seed."""
-    reader = train_reader(0, img_size=32, epochs=6, num_samples=1024)
-    found = read_cues(reader, None, 0.0, 32, 112, seed=1)
-    assert found['shape'] > 0.3
-    assert found['content_texture'] > 0.3
-
-
-@pytest.mark.slow
 def test_adain_lite_carries_both_cues():
-    """At alpha = 1 the partner's texture is read at three times chance and more, the content's shape at 70 %."""
-    reader = train_reader(1000)
+    """At alpha = 1 the partner's texture is read at three times chance and more, the content's shape at 70 %.
+
+    By a reader of half the images of the report's, which knows both cues of images of another seed.
+    """
+    reader = train_reader(1000, num_samples=2048)
     before = read_cues(reader, None, 0.0, 64, 280, seed=3000)
-    assert min(before['shape'], before['content_texture']) > 0.9
+    assert min(before['shape'], before['content_texture']) > 0.85
     found = read_cues(reader, create_stylizer('adain_lite'), 1.0, 64, 280, seed=3000)
     assert found['texture'] >= 3 / len(CLASSES)
     assert found['shape'] >= 0.7
