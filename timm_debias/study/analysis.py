@@ -10,9 +10,9 @@ from timm.utils import natural_key
 
 from ..errors import DebiasError, did_you_mean
 from ..escaping import csv_cell
-from .collect import Row
+from .collect import Row, corruption_columns
 from .config import POOLED, Measure, Study
-from .mce import BENCHMARK, MCE, columns_of, with_mce
+from .mce import BENCHMARK, MCE, with_mce
 from .statistics import Estimate, estimate, holm, paired_p
 
 SIGNIFICANT = 0.05
@@ -135,7 +135,7 @@ def group_rows(study: Study, rows: Sequence[Row]) -> list[Group]:
         pooled = [_pooled(own)] if len(own) > 1 else []
         groups += [*(group for group in pooled if group.methods), *own]
     known = {column for group in groups for column in group.columns}
-    if columns_of(dict.fromkeys(known, 0.0), BENCHMARK):
+    if corruption_columns(known, BENCHMARK):
         known.add(MCE)  # Where it is not defined, the report says why.
     for measure in study.measures:
         if known and measure.column not in known:

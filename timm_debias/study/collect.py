@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ KEYS = ('data', 'model', 'method', 'seed', 'status', 'error', 'weights', 'flags'
 
 RESULTS, MEASURED = 'results.csv', 'measured.json'
 _KEY = ('data', 'model', 'benchmark')
-_CORRUPTED = ('folder-c', 'imagenet-c')
+CORRUPTED = ('folder-c', 'imagenet-c')
+"""Benchmarks with errors by corruption and severity."""
+
 _SEVERITY = re.compile(r'(folder-c|imagenet-c)/\w+/[1-5]')
 
 _measured = record(
@@ -221,7 +223,7 @@ def figures_of(benchmarks: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
     for name, entry in benchmarks.items():
         yield from ((f'{name}_{key}', value) for key, value in entry['headline'].items() if value is not None)
         metrics = entry['metrics']
-        if name in _CORRUPTED:
+        if name in CORRUPTED:
             for corruption, severities in metrics['errors'].items():
                 for severity, row in severities.items():
                     yield f'{name}/{corruption}/{severity}', row['error']
@@ -246,14 +248,13 @@ def _of_training(folder: Path, state: Mapping[str, Any]) -> dict[str, float]:
     return seconds | top1
 
 
-def corruption_columns(figures: Mapping[str, float]) -> dict[str, dict[int, str]]:
-    """Return, for each of the 15 main corruptions of which there are errors, its columns by severity."""
+def corruption_columns(names: Collection[str], benchmark: str) -> dict[str, dict[int, str]]:
+    """Return, for each of the 15 main corruptions of which a benchmark has errors, its columns by severity."""
     columns: dict[str, dict[int, str]] = {}
     for corruption in MAIN:
-        for column in figures:
-            benchmark, _, rest = column.partition('/')
-            if benchmark in _CORRUPTED and rest.startswith(f'{corruption}/'):
-                columns.setdefault(corruption, {})[int(rest.rpartition('/')[2])] = column
+        for column in names:
+            if column.startswith(f'{benchmark}/{corruption}/'):
+                columns.setdefault(corruption, {})[int(column.rpartition('/')[2])] = column
     return columns
 
 
@@ -300,7 +301,7 @@ def _row(line: Mapping[str, str]) -> Row:
     figures = {column: _figure(value) for column, value in line.items() if column not in KEYS and value != ''}
     for column in figures:
         benchmark, slash, _ = column.partition('/')
-        if slash and benchmark in _CORRUPTED and not _SEVERITY.fullmatch(column):
+        if slash and benchmark in CORRUPTED and not _SEVERITY.fullmatch(column):
             raise ValueError(f"'{column}' is no column of corruption and severity")
     return Row(**keys, figures=figures if line['status'] == 'finished' else None)
 

@@ -21,13 +21,12 @@ from ..report.svg import (
 )
 from .analysis import Difference, Group
 from .blocks import Figure
-from .mce import columns_of
+from .collect import CORRUPTED, corruption_columns
 from .statistics import estimate
 
 _ROW = 18
 _ATTACKS = ('folder-fgsm', 'folder-pgd', 'fgsm', 'fgsm-ref', 'pgd')
 CONFLICTS = ('shapes_textures', 'folder-cue-conflict', 'cue-conflict')
-CORRUPTED = ('folder-c', 'imagenet-c')
 ARROWS = {'higher': ' ↑', 'lower': ' ↓', 'none': ''}
 """What follows a measure's label, by the direction that is better."""
 
@@ -108,7 +107,7 @@ def _curves(
 def _severities(group: Group) -> list[tuple[str, str]]:
     drawings = []
     for benchmark in CORRUPTED:
-        corruptions = columns_of(dict.fromkeys(group.columns, 0.0), benchmark)
+        corruptions = corruption_columns(group.columns, benchmark)
         columns: dict[float, list[str]] = {}
         for severities in corruptions.values():
             for severity, column in severities.items():

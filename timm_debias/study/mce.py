@@ -19,11 +19,6 @@ Runs = Mapping[str, Mapping[int, Mapping[str, float]]]
 """Figures by method and seed."""
 
 
-def columns_of(figures: Mapping[str, float], benchmark: str) -> dict[str, dict[int, str]]:
-    """Return the columns of a benchmark of corruptions, by corruption and severity."""
-    return corruption_columns({name: value for name, value in figures.items() if name.startswith(f'{benchmark}/')})
-
-
 def reference_errors(baseline: str, runs: Runs) -> dict[str, float]:
     """Return the mean error of the baseline by corruption, empty where none of its runs has errors by corruption.
 
@@ -54,7 +49,7 @@ def with_mce(baseline: str, runs: Runs) -> dict[str, dict[int, Mapping[str, floa
     for method, seeds in runs.items():
         for seed, figures in seeds.items():
             more = {}
-            if defined and columns_of(figures, BENCHMARK):
+            if defined and corruption_columns(figures, BENCHMARK):
                 ratios = [
                     statistics.fmean(_value(figures, column, method, seed) for column in severities.values())
                     / reference[corruption]
@@ -88,7 +83,7 @@ def describe_mce(label: str, reference: Mapping[str, float]) -> str:
 
 
 def _columns(every: list[Mapping[str, float]]) -> dict[str, dict[int, str]]:
-    return columns_of({name: value for figures in every for name, value in figures.items()}, BENCHMARK)
+    return corruption_columns(dict.fromkeys(name for figures in every for name in figures), BENCHMARK)
 
 
 def _value(figures: Mapping[str, float], column: str, method: str, seed: int) -> float:

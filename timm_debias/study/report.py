@@ -9,11 +9,11 @@ from ..errors import DebiasError
 from ..files import write_text
 from .analysis import SIGNIFICANT, Difference, Group, format_tests, group_rows
 from .blocks import Block, Figure, Heading, Table, Text, to_html, to_markdown
-from .collect import MEASURED, RESULTS, Row, read_csv, read_measured
+from .collect import CORRUPTED, MEASURED, RESULTS, Row, corruption_columns, read_csv, read_measured
 from .config import CHECKPOINTS, Study
 from .cost import Cost
-from .figures import ARROWS, CONFLICTS, CORRUPTED, class_columns, draw_group, format_points
-from .mce import MCE, columns_of, describe_mce, reference_errors
+from .figures import ARROWS, CONFLICTS, class_columns, draw_group, format_points
+from .mce import MCE, describe_mce, reference_errors
 from .settings import STUDY_FILE, describe_settings
 from .statistics import Estimate
 
@@ -178,7 +178,7 @@ def _corruptions(group: Group) -> list[Table]:
     tables = []
     for benchmark in CORRUPTED:
         rows = []
-        for corruption, severities in columns_of(dict.fromkeys(group.columns, 0.0), benchmark).items():
+        for corruption, severities in corruption_columns(group.columns, benchmark).items():
             cells = []
             for method in group.methods:
                 errors = [found.mean for column in severities.values() if (found := group.mean(method, column))]
