@@ -73,8 +73,8 @@ ARCHITECTURES = {
     'ghostnet': Arch('ghostnet_050'),
     'hardcorenas': Arch('hardcorenas_a'),
     'hgnet': Arch('hgnetv2_b0'),
-    'hiera': Arch('hiera_tiny_224', 224),
-    'hieradet_sam2': Arch('sam2_hiera_tiny', 256),
+    'hiera': Arch('hiera_tiny_224', 224, dict(stages=(1, 1, 1, 1))),
+    'hieradet_sam2': Arch('sam2_hiera_tiny', 256, dict(stages=(1, 1, 2, 1), global_att_blocks=(3,))),
     'hrnet': Arch('hrnet_w18_small'),
     'iformer': Arch('iformer_t', 224),
     'inception_next': Arch('inception_next_atto'),
@@ -89,16 +89,16 @@ ARCHITECTURES = {
     'metaformer': Arch('poolformer_s12'),
     'mlp_mixer': Arch('gmlp_ti16_224', 224),
     'mobilenetv3': Arch('mobilenetv3_small_050'),
-    'mobilenetv5': Arch('mobilenetv5_base', 128),
+    'mobilenetv5': Arch('mobilenetv5_base', 64, dict(channel_multiplier=0.25)),
     'mobilevit': Arch('mobilevit_xxs'),
     'mvitv2': vit('mvitv2_tiny'),
     'naflexvit': Arch('naflexvit_base_patch16_gap', 64, dict(depth=2, embed_dim=96, num_heads=3)),
-    'nasnet': Arch('nasnetalarge', 96),
+    'nasnet': Arch('nasnetalarge', 96, dict(stem_size=24, num_features=960)),
     'nest': vit('nest_tiny', 224),
     'nextvit': Arch('nextvit_small'),
     'nfnet': Arch('test_nfnet'),
     'pit': Arch('pit_ti_224', 224),
-    'pnasnet': Arch('pnasnet5large', 96),
+    'pnasnet': Arch('pnasnet5large', 64),
     'pvt_v2': Arch('pvt_v2_b0'),
     'qwen3_vit': Arch('qwen3_vit_88m', 64, dict(depth=2)),
     'rdnet': Arch('rdnet_tiny'),
@@ -124,13 +124,13 @@ ARCHITECTURES = {
     'tnt': vit('tnt_s_patch16_224', depth=2),
     'tresnet': Arch('tresnet_m'),
     'twins': Arch('twins_svt_small', 224, dict(depths=(1, 1, 1, 1))),
-    'vgg': Arch('vgg11_bn', 64),
+    'vgg': Arch('vgg11_bn', 64, dict(mlp_ratio=0.1)),
     'visformer': Arch('visformer_tiny', 224),
     'vision_transformer': Arch('test_vit', 160),
     'vision_transformer_hybrid': vit('vit_tiny_r_s16_p8_224', 64, depth=2),
     'vision_transformer_relpos': vit('test_vit_relpos', 64),
     'vision_transformer_sam': vit('samvit_base_patch16', 64, depth=2, embed_dim=96, num_heads=3),
-    'vitamin': Arch('vitamin_small_224', 224),
+    'vitamin': vit('vitamin_small_224'),
     'volo': vit('volo_d1_224', 64),
     'vovnet': Arch('ese_vovnet19b_slim_dw'),
     'xception': Arch('legacy_xception', 96),
@@ -155,12 +155,7 @@ def create(arch: Arch) -> nn.Module:
     return model
 
 
-SLOW = ('hieradet_sam2', 'mobilenetv5', 'nasnet', 'vgg')
-
-
-@pytest.mark.parametrize(
-    'module', [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ARCHITECTURES]
-)
+@pytest.mark.parametrize('module', ARCHITECTURES)
 def test_two_debiased_steps(module, colour_stylizer, tmp_path):
     arch = ARCHITECTURES[module]
     model = create(arch).train()
@@ -187,10 +182,9 @@ def test_two_debiased_steps(module, colour_stylizer, tmp_path):
 
     saver = CheckpointSaver(model, optimizer, argparse.Namespace(model=arch.name), checkpoint_dir=tmp_path, task=task)
     saver.save_checkpoint(0, 0.0)
-    loaded = timm.create_model(arch.name, num_classes=CLASSES, **arch.kwargs)
-    timm.models.load_checkpoint(loaded, str(tmp_path / 'last.pth.tar'), strict=True)
+    timm.models.load_checkpoint(plain, str(tmp_path / 'last.pth.tar'), strict=True)
     with torch.no_grad():
-        assert torch.equal(loaded.eval()(inputs), model.eval()(inputs))
+        assert torch.equal(plain.eval()(inputs), model.eval()(inputs))
 
 
 def check_gradients(plain: nn.Module, model: nn.Module) -> None:
@@ -216,9 +210,7 @@ def check_main_statistics(plain: nn.Module, model: nn.Module) -> None:
             torch.testing.assert_close(ours[name], expected, atol=1e-4, rtol=1e-3, msg=lambda m, n=name: f'{n}: {m}')
 
 
-@pytest.mark.parametrize(
-    'module', [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ARCHITECTURES]
-)
+@pytest.mark.parametrize('module', ARCHITECTURES)
 def test_attacks(module):
     """One step of FGSM and of PGD, by hand on a copy, and nothing of the model has changed.
 

@@ -25,6 +25,7 @@ from training_runs import finished, killed, same_runs, train_command
 
 from timm_debias import create_debias_task
 from timm_debias.cli import main
+from timm_debias.study.main import build_parser as study_parser
 from timm_debias.training import checkpoint, epochs
 from timm_debias.training.machine import init_machine
 from timm_debias.training.main import build_parser
@@ -221,21 +222,28 @@ def test_as_slurm_starts_it(train_command, tmp_path):
 
 
 @pytest.mark.parametrize(('code', 'requeued'), [(0, False), (2, False), (138, True), (143, True)])
-def test_slurm_script_of_the_documentation(tmp_path, code, requeued):
-    """The script in docs/scale.md, with stand-ins for Slurm: it puts the job back where training was stopped."""
-    text = (Path(__file__).parents[1] / 'docs' / 'scale.md').read_text()
+@pytest.mark.parametrize('page', ['scale', 'study', 'studies/imagenet'])
+def test_slurm_scripts_of_the_documentation(tmp_path, page, code, requeued):
+    """With stand-ins for Slurm, a job is put back where what it runs was stopped."""
+    text = (Path(__file__).parents[1] / f'docs/{page}.md').read_text()
     script = text.split('<!-- script: slurm -->')[1].split('```')[1].removeprefix('bash\n')
     for name, body in (('srun', f'echo "$@" > {tmp_path}/srun; exit {code}'),
                        ('scontrol', f'echo first; echo "$@" >> {tmp_path}/scontrol')):  # fmt: skip
         (tmp_path / name).write_text(f'#!/bin/sh\n{body}\n')
         (tmp_path / name).chmod(0o755)
     environment = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': '7'}
+    environment |= {'SLURM_ARRAY_TASK_ID': '2', 'SLURM_ARRAY_TASK_COUNT': '18'}
     done = subprocess.run(['bash', '-c', script], env=environment, capture_output=True)
     assert done.returncode == code
-    assert ('requeue 7' in (tmp_path / 'scontrol').read_text()) == requeued
+    called = tmp_path / 'scontrol'
+    assert (called.exists() and 'requeue 7' in called.read_text()) == requeued
     words = (tmp_path / 'srun').read_text().split()
-    args = build_parser().parse_args([word for word in words[2:] if word not in ('-c', 'hparams/resnet50.yaml')])
-    assert (args.resume, args.recovery_interval, args.experiment) == ('auto', 1000, 'NAME')
+    if page == 'scale':
+        args = build_parser().parse_args([word for word in words[2:] if word not in ('-c', 'hparams/resnet50.yaml')])
+        assert (args.resume, args.recovery_interval, args.experiment) == ('auto', 1000, 'NAME')
+    else:
+        assert words[:2] == ['timm-debias', 'study']
+        assert study_parser().parse_args(words[2:]).shard == '2/18'
 
 
 TORCHRUN = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node']

@@ -139,6 +139,15 @@ def test_threads_and_gpus(launch, monkeypatch):
     assert {gpu for _, gpu in lines} == {'4', '6'}
 
 
+def test_a_run_is_no_task_of_the_job_that_the_study_is_in(launch, monkeypatch):
+    """With these, timm would take the run for one process of several, and wait for the others."""
+    script = WORK + 'sys.exit(" ".join(sorted({"SLURM_NTASKS", "WORLD_SIZE"} & set(os.environ))) or 0)'
+    monkeypatch.setattr(runner, '_commands', lambda folder, processes: [[sys.executable, '-c', script, str(folder)]])
+    for name in ('SLURM_NTASKS', 'WORLD_SIZE'):
+        monkeypatch.setenv(name, '8')
+    assert run_all(runs(1), launch) == {'plain.0': 'finished'}
+
+
 def test_gpus_of_several_processes(launch, monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,1,2,3,8,9')
     run_all(runs(), replace(launch, processes=3))

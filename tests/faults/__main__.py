@@ -7,7 +7,7 @@ import random
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -101,6 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m tests.faults', description=__doc__)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--only', default='', metavar='TEXT', help='operations with this in their name')
+    parser.add_argument('--kills', type=int, default=100, metavar='N', help='at most, of each operation and kind')
     args = parser.parse_args(argv)
     torch.set_num_threads(1)  # Threads do not survive the forks.
     logging.getLogger().setLevel(logging.WARNING)
@@ -109,7 +110,8 @@ def main(argv: list[str] | None = None) -> int:
         chosen = [operation for operation in operations(Path(place) / 'inputs') if args.only in operation.name]
         for number, operation in enumerate(chosen):
             start = time.monotonic()
-            tally = Campaign(operation, Path(place) / str(number), args.seed).run()
+            kinds = {kind: min(getattr(operation, kind), args.kills) for kind in ('moments', 'calls')}
+            tally = Campaign(replace(operation, **kinds), Path(place) / str(number), args.seed).run()
             print(f'{operation.name}: {tally.faults} faults, {tally.compared} runs compared, '
                   f'{len(tally.problems)} differences, {time.monotonic() - start:.0f} s', flush=True)  # fmt: skip
             total.faults += tally.faults

@@ -53,13 +53,8 @@ class StudyConfig:
     report_dir: str | None = flag(None, 'folder for the report, the folder report in --output if not given')
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is not finished of a study, then write its report; returns the exit code.
-
-    Raises:
-        DebiasError: a mistake in the study or the flags, before anything is run.
-    """
-    setup_logging()
+def build_parser() -> Parser:
+    """Return the parser of the command's flags."""
     parser = Parser(
         prog='timm-debias study',
         description='Train every method with every seed, architecture and data set of a study file, measure all on '
@@ -67,7 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         'interrupted, and tries again what failed.',
     )
     add_flags(parser, StudyConfig)
-    config = config_from(StudyConfig, parser.parse_args(argv))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is not finished of a study, then write its report; returns the exit code.
+
+    Raises:
+        DebiasError: a mistake in the study or the flags, before anything is run.
+    """
+    setup_logging()
+    config = config_from(StudyConfig, build_parser().parse_args(argv))
     study = read_study(Path(config.study))
     output = Path(config.output or f'output/study/{study.name}')
     report_dir = Path(config.report_dir) if config.report_dir else output / 'report'

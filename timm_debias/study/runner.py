@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from .. import __version__
 from ..errors import DebiasError
 from ..files import check_no_links, write_text
 from ..schema import count, mapping, mapping_of, number, record, text
-from ..training.signals import Stopped
+from ..training.signals import SIGNALS, Stopped, handled
 from ..validation.results import read_json
 from .config import CHECKPOINTS
 from .grid import STATE, Run, filled
@@ -38,9 +38,7 @@ _logger = logging.getLogger(__name__)
 LOG = 'log.txt'
 RESULTS = 'results'
 
-_STOPPED = {
-    code for name in ('SIGTERM', 'SIGINT', 'SIGUSR1') for code in (-signal.Signals[name], 128 + signal.Signals[name])
-}
+_STOPPED = {code for each in SIGNALS for code in (-each, 128 + each)}
 """Exit codes of a process that a signal stopped: at once, or after it had saved where it was."""
 
 _flags = {'train': mapping, 'validate': mapping, 'checkpoint': text, 'processes': count, 'error': text}
@@ -147,24 +145,16 @@ def _is_finished(run: Run, launch: Launch) -> bool:
     return state['status'] == 'finished'
 
 
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
+def _stoppable() -> contextlib.AbstractContextManager[None]:
     """Raise `Stopped` inside the block at the first SIGTERM or SIGUSR1."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets only the main thread handle signals.
-        return
+    signals = [each for each in SIGNALS if each != signal.SIGINT]  # The keyboard's is Python's KeyboardInterrupt.
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        for each in before:
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in signals:
             signal.signal(each, lambda *_: None)  # The processes are saving.
-        raise Stopped(signum)
+        raise Stopped(number)
 
-    before = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    return handled(signals, stop)
 
 
 class _Pool:
@@ -324,7 +314,9 @@ def _commands(folder: Path, processes: int) -> list[list[str]]:
 
 
 def _environment(launch: Launch, slot: int) -> dict[str, str]:
-    environment = {**os.environ, 'OMP_NUM_THREADS': str(launch.threads), 'MKL_NUM_THREADS': str(launch.threads)}
+    # Each run is whole, also where the study itself is one of the tasks of a Slurm job.
+    environment = {name: value for name, value in os.environ.items() if name not in ('SLURM_NTASKS', 'WORLD_SIZE')}
+    environment |= {'OMP_NUM_THREADS': str(launch.threads), 'MKL_NUM_THREADS': str(launch.threads)}
     gpus = environment.get('CUDA_VISIBLE_DEVICES') or ','.join(map(str, range(torch.cuda.device_count())))
     if launch.jobs == 1 or not gpus:
         return environment

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -18,6 +18,7 @@ from .machine import Machine
 _logger = logging.getLogger(__name__)
 
 SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1', 'SIGINT') if hasattr(signal, name)]
+"""SIGTERM and SIGUSR1 of a cluster, and the keyboard's, as far as the system has them."""
 
 
 class Stopped(Exception):  # noqa: N818  Not an error: the run did what it was asked to.
@@ -31,6 +32,20 @@ class Stopped(Exception):  # noqa: N818  Not an error: the run did what it was a
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.code = 128 + number
+
+
+@contextlib.contextmanager
+def handled(signals: list[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call `handler(number, frame)` for signals inside the `with` block, as far as Python lets this thread do so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread handle signals.
+        return
+    before = {each: signal.signal(each, handler) for each in signals}
+    try:
+        yield
+    finally:
+        for each, former in before.items():
+            signal.signal(each, former)
 
 
 class StopSignals:
@@ -50,18 +65,9 @@ class StopSignals:
         self._immediately = False
         self._vote: tuple[torch.Tensor, Any] | None = None
 
-    @contextlib.contextmanager
-    def noted(self) -> Iterator[None]:
+    def noted(self) -> contextlib.AbstractContextManager[None]:
         """Note the signals inside the `with` block instead of dying of them; a second SIGINT ends the process."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # Python lets only the main thread handle signals.
-            return
-        before = {number: signal.signal(number, self._note) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return handled(SIGNALS, self._note)
 
     @contextlib.contextmanager
     def stopping_at_once(self) -> Iterator[None]:
