@@ -132,7 +132,8 @@ def draw_shape_bias(
         published: Shape bias of others in percent, by name.
         with_key: Name the series beside the drawing.
     """
-    bottom = 60 + _ROW * len(categories)
+    high = max(_ROW, 5 * len(series))  # Marks of many models need room.
+    bottom = 60 + high * len(categories)
     left = max(100, 8 + width_of(categories))
     shape = Axis('fraction of shape decisions', 1, 0, left, left + 520)
     parts = []
@@ -143,9 +144,9 @@ def draw_shape_bias(
     parts.append(text(left + 260, bottom + 54, shape.label))
     parts.append(text(left + 260, 30, 'fraction of texture decisions'))
     for row, category in enumerate(categories):
-        top = 60 + _ROW * row
+        top = 60 + high * row
         parts.append(line((left, top), (left + 520, top), 'grid'))
-        parts.append(text(left - 8, top + _ROW / 2 + 4, category, 'end'))
+        parts.append(text(left - 8, top + high / 2 + 4, category, 'end'))
     for drawn, _, bias, _ in series:
         if bias is not None:
             all_of_them = shape.at(bias / 100)
@@ -156,7 +157,7 @@ def draw_shape_bias(
             by_shape, by_texture = decisions.get(category, (0, 0))
             if by_shape + by_texture:
                 words = f'{name}, {category}: {by_shape:g} by shape, {by_texture:g} by texture'
-                height = 60 + _ROW * (row + 0.5 + 0.7 * aside)
+                height = 60 + high * (row + 0.5 + 0.7 * aside)
                 parts.append(dot(shape.at(by_shape / (by_shape + by_texture)), height, drawn, words))
     for name, bias in published.items():
         parts.append(line((shape.at(bias / 100), 60), (shape.at(bias / 100), bottom), 'mean', GREY))
