@@ -145,7 +145,7 @@ def test_adain_lite_carries_both_cues():
 
     By a reader of half the images of the report's, which knows both cues of images of another seed.
     """
-    reader = train_reader(1000, num_samples=2048)
+    reader = train_reader(1000, epochs=5, num_samples=2048)
     before = read_cues(reader, None, 0.0, 64, 280, seed=3000)
     assert min(before['shape'], before['content_texture']) > 0.85
     found = read_cues(reader, create_stylizer('adain_lite'), 1.0, 64, 280, seed=3000)
