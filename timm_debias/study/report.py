@@ -70,7 +70,7 @@ def build(
 def _what_was_run(study: Study, rows: Sequence[Row]) -> str:
     finished = [row for row in rows if row.status == 'finished']
     axes = [f'{len(study.methods)} methods']
-    axes += [f'{len(study.models)} architectures'] if study.models else []
+    axes += [f'{len(study.models)} architectures'] if len(study.models) > 1 else []
     axes += [f'{len(study.data)} data sets'] if study.data else []
     return (
         f'{len(finished)} of {len(rows)} runs finished: {", ".join(axes)}, {len(study.seeds)} seeds. Figures are in '
