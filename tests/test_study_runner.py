@@ -53,6 +53,12 @@ def statuses(launch: Launch, count: int = 4) -> list[str]:
     return [state_of(launch.folder, run)['status'] for run in runs(count)]
 
 
+def wait_until_both_run(launch: Launch) -> None:
+    """A log is there before its process is, so what counts is that the processes have written."""
+    while sum(path.stat().st_size > 0 for path in launch.folder.glob('*/log.txt')) < 2:
+        time.sleep(0.01)
+
+
 def test_finished_runs_are_never_repeated(launch):
     assert statuses(launch) == ['missing'] * 4
     assert run_all(runs(2), launch) == {'plain.0': 'finished', 'plain.1': 'finished'}
@@ -240,8 +246,7 @@ def test_an_interrupt_ends_the_processes(launch, monkeypatch):
     monkeypatch.setattr(runner, '_commands', lambda folder, processes: [[sys.executable, '-c', WAIT]])
 
     def interrupt():
-        while len(list(launch.folder.glob('*/log.txt'))) < 2:
-            time.sleep(0.01)
+        wait_until_both_run(launch)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # A worker of pytest-xdist ignores it.
@@ -257,12 +262,11 @@ def test_an_interrupt_ends_the_processes(launch, monkeypatch):
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_ends_the_processes(launch, monkeypatch, number):
     """As Slurm sends it: the runs save, which a second signal does not cut short, and can be gone on with."""
-    script = 'import pathlib, sys, time; sys.stdin.read(); time.sleep(0.5); pathlib.Path(sys.argv[1], "saved").touch()'
+    script = f'import pathlib, time; {WAIT}; time.sleep(0.5); pathlib.Path(sys.argv[1], "saved").touch()'
     monkeypatch.setattr(runner, '_commands', lambda folder, processes: [[sys.executable, '-c', script, str(folder)]])
 
     def send():
-        while len(list(launch.folder.glob('*/log.txt'))) < 2:
-            time.sleep(0.01)
+        wait_until_both_run(launch)
         for _ in range(2):
             signal.pthread_kill(threading.main_thread().ident, number)
             time.sleep(0.2)
