@@ -320,7 +320,8 @@ def test_runs_measured_on_other_images_are_refused(tmp_path):
     runs = expand(study)[:2]
     for number, run in enumerate(runs):
         write_run(tmp_path / 'runs' / run.name, run, fingerprint=str(number))
-    assert collect(runs[:1], tmp_path / 'runs').rows[0].figures == {'folder_top1': 50.0, 'validation_top1': 50.0}
+    figures = {'folder_top1': 50.0, 'validation_top1': 50.0, 'param_count': 0.1}
+    assert collect(runs[:1], tmp_path / 'runs').rows[0].figures == figures
     with pytest.raises(DebiasError, match=r'double\.0 and plain\.0 were not measured alike on folder: fingerprint'):
         collect(runs, tmp_path / 'runs')
 

@@ -167,19 +167,6 @@ def test_sections_without_content_are_left_out(tmp_path):
     assert re.findall('^## [ab]$', markdown, re.MULTILINE) == ['## a', '## b']
 
 
-def test_settings_are_those_of_the_study_file(tmp_path):
-    markdown = report(tmp_path, rows_of(errors(20, 5), errors(10, 5)))
-    section = markdown.split('## What was trained\n')[1].split('##')[0]
-    assert '[`study.yaml`](study.yaml)' in section
-    assert '- All runs: `model: test_resnet`, `device: cpu`, `epochs: 3`, `scale: [0.5, 1.0]`.' in section
-    assert '- plain: nothing else.\n- debiased: `debias: true`, `epochs` × 2.' in section
-    (tmp_path / 'study.yaml').unlink()
-    study = tmp_path / 'other.yaml'
-    study.write_text(yaml.safe_dump(STUDY))
-    write_report(read_study(study), tmp_path)
-    assert '](study.yaml)' not in (tmp_path / 'report.md').read_text()
-
-
 def test_links():
     page = to_html('', [Text('See [`one`](../one.md#a), [two](https://example.org/x) and [bad](javascript:alert).')])
     assert '<a href="../one.md#a"><code>one</code></a>' in page

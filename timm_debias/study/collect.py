@@ -26,6 +26,9 @@ KEYS = ('data', 'model', 'method', 'seed', 'status', 'error', 'weights', 'flags'
 """Columns of results.csv that hold no figures."""
 
 RESULTS, MEASURED = 'results.csv', 'measured.json'
+PARAMETERS = 'param_count'
+"""Column of the millions of parameters, with timm's name."""
+
 _KEY = ('data', 'model', 'benchmark')
 CORRUPTED = ('folder-c', 'imagenet-c')
 """Benchmarks with errors by corruption and severity."""
@@ -73,10 +76,10 @@ class Row:
     """Processes of torchrun, or 1."""
 
     figures: Mapping[str, float] | None = None
-    """By column, None where the run is not finished: percent, and `seconds_train` and `seconds_validate`.
+    """By column, None where the run is not finished: percent, `PARAMETERS`, `seconds_train` and `seconds_validate`.
 
-    These are seconds of CPU time, data workers included, or, where the run used GPUs, of wall time. Both are times the
-    number of processes, and added up over the parts of a run that was interrupted, but for those that were killed.
+    Seconds are of CPU time, data workers included, or, where the run used GPUs, of wall time. Both are times the number
+    of processes, and added up over the parts of a run that was interrupted, but for those that were killed.
     """
 
     @property
@@ -144,6 +147,7 @@ def collect(runs: Sequence[Run], folder: Path, stored: Stored | None = None) -> 
             continue
         results = read_results(folder / run.name / RUN_RESULTS)
         figures = dict(figures_of(results['benchmarks'])) | _of_training(folder / run.name, state)
+        figures[PARAMETERS] = results[PARAMETERS]
         weights = results['weights'][:12]
         rows.append(Row(*keys, weights=weights, flags=run.flags, processes=state['processes'], figures=figures))
         for name, entry in results['benchmarks'].items():

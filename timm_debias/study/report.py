@@ -9,7 +9,7 @@ from ..errors import DebiasError
 from ..files import write_text
 from .analysis import SIGNIFICANT, Difference, Group, format_tests, group_rows
 from .blocks import Block, Figure, Heading, Table, Text, to_html, to_markdown
-from .collect import CORRUPTED, MEASURED, RESULTS, Row, corruption_columns, read_csv, read_measured
+from .collect import CORRUPTED, MEASURED, PARAMETERS, RESULTS, Row, corruption_columns, read_csv, read_measured
 from .config import CHECKPOINTS, Study
 from .cost import Cost
 from .figures import ARROWS, CONFLICTS, class_columns, draw_group, format_points
@@ -56,7 +56,7 @@ def build(
     for group in groups:
         blocks += _group(group, several=len(groups) > 1)
     blocks += _unfinished(rows)
-    blocks += [Heading(2, 'What was trained'), Text(describe_settings(study, linked))]
+    blocks += [Heading(2, 'What was trained'), Text(describe_settings(study, linked, _sizes(rows)))]
     blocks += [Heading(2, 'How it was measured'), Text(_protocols(study, measured))]
     blocks.append(
         Text(
@@ -217,6 +217,16 @@ def _unfinished(rows: Sequence[Row]) -> list[Block]:
             seeds.setdefault((name, row.status), []).append(str(row.seed))
     lines += [f'- {name}: {status}, seeds {", ".join(found)}' for (name, status), found in seeds.items()]
     return [Heading(2, 'Runs without results'), Text('\n'.join(lines))] if lines else []
+
+
+def _sizes(rows: Sequence[Row]) -> dict[str, set[float]]:
+    """Return the millions of parameters that the finished runs of each architecture have."""
+    sizes: dict[str, set[float]] = {}
+    for row in rows:
+        figures = row.figures or {}
+        if PARAMETERS in figures:
+            sizes.setdefault(row.model, set()).add(figures[PARAMETERS])
+    return sizes
 
 
 def _protocols(study: Study, measured: Mapping[str, Any]) -> str:
