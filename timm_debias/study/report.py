@@ -86,7 +86,8 @@ def _group(group: Group, several: bool) -> list[Block]:
     if several:
         blocks.append(Heading(level, group.title))
         level = 3
-    blocks += [Heading(level, 'Figures'), _means(group), Text(_below_means(group))]
+    cost = Cost.of(group)
+    blocks += [Heading(level, 'Figures'), _means(group, cost), Text(_below_means(group, cost))]
     for baseline in study.baselines:
         differences = group.differences(baseline)
         if differences:
@@ -106,9 +107,8 @@ def _mean(found: Estimate | None) -> str:
     return f'{found.mean:.1f}' + ('' if found.half_width is None else f' ± {found.half_width:.1f}')
 
 
-def _means(group: Group) -> Table:
+def _means(group: Group, cost: Cost) -> Table:
     measures = group.study.measures
-    cost = Cost.of(group)
     head = ['method', 'seeds', *(measure.label + ARROWS[measure.better] for measure in measures), cost.title]
     rows = []
     for method in group.methods:
@@ -117,10 +117,10 @@ def _means(group: Group) -> Table:
     return Table(head, rows)
 
 
-def _below_means(group: Group) -> str:
+def _below_means(group: Group, cost: Cost) -> str:
     """Return what must be known to read the table of means."""
     baseline = group.study.baselines[0]
-    words = [Cost.of(group).caveat]
+    words = [cost.caveat]
     if any(measure.column == MCE for measure in group.study.measures):
         if not group.pooled:
             words.append(describe_mce(group.label(baseline), reference_errors(baseline, group.runs)))
@@ -210,11 +210,11 @@ def _unfinished(rows: Sequence[Row]) -> list[Block]:
     lines = []
     seeds: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        name = '.'.join(filter(None, [row.data, row.model, row.method]))
         if row.error:
-            lines.append(f'- {name}.{row.seed}: {row.status}, {row.error}')
+            lines.append(f'- {row.name}: {row.status}, {row.error}')
         elif row.status != 'finished':
-            seeds.setdefault((name, row.status), []).append(str(row.seed))
+            name, _, seed = row.name.rpartition('.')
+            seeds.setdefault((name, row.status), []).append(seed)
     lines += [f'- {name}: {status}, seeds {", ".join(found)}' for (name, status), found in seeds.items()]
     return [Heading(2, 'Runs without results'), Text('\n'.join(lines))] if lines else []
 
