@@ -232,12 +232,13 @@ def test_slurm_scripts_of_the_documentation(tmp_path, page, code, requeued):
         (tmp_path / name).write_text(f'#!/bin/sh\n{body}\n')
         (tmp_path / name).chmod(0o755)
     environment = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': '7'}
-    environment |= {'SLURM_ARRAY_TASK_ID': '2', 'SLURM_ARRAY_TASK_COUNT': '18'}
+    environment |= {'SLURM_ARRAY_TASK_ID': '2', 'SLURM_ARRAY_TASK_COUNT': '18', 'SLURM_CPUS_PER_TASK': '12'}
     done = subprocess.run(['bash', '-c', script], env=environment, capture_output=True)
     assert done.returncode == code
     called = tmp_path / 'scontrol'
     assert (called.exists() and 'requeue 7' in called.read_text()) == requeued
-    words = (tmp_path / 'srun').read_text().split()
+    option, *words = (tmp_path / 'srun').read_text().split()
+    assert option == '--cpus-per-task=12'  # srun itself does not take that of sbatch.
     if page == 'scale':
         args = build_parser().parse_args([word for word in words[2:] if word not in ('-c', 'hparams/resnet50.yaml')])
         assert (args.resume, args.recovery_interval, args.experiment) == ('auto', 1000, 'NAME')

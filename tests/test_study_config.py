@@ -129,6 +129,19 @@ def test_folders_that_are_going_to_be_made(tmp_path):
         check_runs(runs, {'DATA': str(tmp_path)}, ['corupted'], 'study.yaml')
 
 
+def test_benchmarks_that_are_not_there(tmp_path):
+    """They are missed before the first run is trained, and not when it is to be measured."""
+    runs = expand(read_study(write(tmp_path, ('validate', {'benchmarks': 'folder-c', 'data_root': '${DATA}'}))))[:1]
+    with pytest.raises(DebiasError, match=r'folder-c: give its images by --benchmark-dir folder-c=PATH'):
+        check_runs(runs, {'DATA': str(tmp_path)}, [], 'study.yaml')
+    changes = [('train/num_classes', 1000), ('validate', {'benchmarks': 'imagenet-a', 'data_root': '${DATA}'})]
+    runs = expand(read_study(write(tmp_path, *changes)))[:1]
+    with pytest.raises(DebiasError, match=r'noto\.resnet\.plain\.0: imagenet-a: no folder .* in --data-root'):
+        check_runs(runs, {'DATA': str(tmp_path)}, [], 'study.yaml')
+    (tmp_path / 'imagenet-a').mkdir()
+    check_runs(runs, {'DATA': str(tmp_path)}, [], 'study.yaml')
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

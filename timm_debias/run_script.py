@@ -75,7 +75,7 @@ def _build_parser() -> Parser:
         description="Run a copy of timm's own train.py, with debiased training where --debias is given. "
         "The script's own flags follow its path: timm-debias run PATH/TO/train.py --help lists all.",
     )
-    parser.add_argument('script', metavar='PATH/TO/train.py', help="timm's script, of timm 1.0.29 or newer")
+    parser.add_argument('script', metavar='PATH/TO/train.py', help="timm's script, of timm 1.0.28 or newer")
     add_flags(parser, DebiasConfig)
     return parser
 
@@ -109,7 +109,7 @@ def _load(script: ModuleType, loader: Any, path: Path) -> None:
     missing = [name for name in _USES if not hasattr(script, name)]
     if missing:
         raise DebiasError(
-            f"{path} has no {', '.join(missing)}: expected timm's train.py of timm 1.0.29 or newer, or a copy that "
+            f"{path} has no {', '.join(missing)}: expected timm's train.py of timm 1.0.28 or newer, or a copy that "
             "keeps its parser, its main() and the names it imports from timm; timm-debias train has timm's flags too"
         )
 

@@ -19,7 +19,7 @@ from ..training.main import config_from_args as train_config
 from ..validation.main import build_parser as validate_parser
 from ..validation.main import config_from_args as validate_config
 from ..validation.results import read_json
-from ..validation.selection import check_suite
+from ..validation.selection import check_suite, check_wanted
 from .config import CHECKPOINTS, Flags, Study, Variant
 
 STATE = 'run.json'
@@ -197,7 +197,9 @@ def _check_flags(train: Flags, validate: Flags) -> None:
     flags = parsed(validate, validate_parser(), 'validate.py')
     if not flags.benchmarks:
         raise DebiasError('validate.py: name the benchmarks to measure, such as "benchmarks: folder"')
-    check_suite(validate_config(flags))
+    config = validate_config(flags)
+    check_suite(config)
+    check_wanted(config)
 
 
 def _check_weights(train: Flags) -> None:
