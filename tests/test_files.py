@@ -23,6 +23,12 @@ def test_replaces_the_file_with_the_usual_rights(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_threads_keep_the_rights_of_new_files(tmp_path, monkeypatch):
+    """Asking for the umask sets it for a moment, in which other threads would make files that anyone may write."""
+    monkeypatch.setattr(os, 'umask', lambda mask: pytest.fail('the umask is set'))
+    write_text(tmp_path / 'a.txt', 'a')
+
+
 def test_an_error_while_writing_keeps_the_old_file(tmp_path):
     path = tmp_path / 'a.txt'
     write_text(path, 'old')
@@ -86,13 +92,15 @@ def test_leftovers_of_a_killed_process(tmp_path):
     process.join()
     for name in ('.gitignore', '.a-b.tar', 'partial.txt', 'a.partial.tar'):
         (tmp_path / 'deep' / name).touch()
-    assert len(list((tmp_path / 'deep').iterdir())) == 5
+    (tmp_path / 'deep' / '.model-x.partial').mkdir()  # A folder's, which its writer removes.
+    assert len(list((tmp_path / 'deep').iterdir())) == 6
     remove_leftovers(tmp_path)
     assert {path.name for path in (tmp_path / 'deep').iterdir()} == {
         '.gitignore',
         '.a-b.tar',
         'partial.txt',
         'a.partial.tar',
+        '.model-x.partial',
     }
 
 

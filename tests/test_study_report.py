@@ -64,6 +64,9 @@ def figures(method: str, seed: int) -> dict[str, float]:
         'folder-cue-conflict_shape_bias': 40 + gain,
         'folder-fgsm_top1_eps1': 50 + gain,
         'folder-fgsm_top1_eps4': 20 + gain,
+        'autoattack_top1_eps0.5': 40 + gain,
+        'autoattack_top1_eps4': 10 + gain,
+        'pgd_top1_eps4': 10 + gain,
         'seconds_train': 90.0,
         'seconds_validate': 30.0,
     }
@@ -195,8 +198,9 @@ def test_drawings_are_drawings(written):
     files = re.findall(r'!\[[^]]*\]\(([^)]+)\)', markdown)
     assert set(files) == {
         'differences-plain.svg', 'differences-double.svg', 'severities-folder-c.svg', 'folder-fgsm.svg',
-        'bias-folder-cue-conflict.svg',
+        'autoattack.svg', 'bias-folder-cue-conflict.svg',
     }  # fmt: skip
+    # One epsilon, of pgd, is no curve.
     for file in files:
         root = ElementTree.parse(folder / file).getroot()
         assert root.tag == '{http://www.w3.org/2000/svg}svg'
@@ -223,7 +227,7 @@ def test_page_loads_nothing(written):
 
     checker = Checker()
     checker.feed(page)
-    assert checker.tags.count('svg') == 5
+    assert checker.tags.count('svg') == 6
     assert '<p>One paragraph with <code>code</code>.</p>\n<p>Another &amp; one.</p>' in page
     assert '<ul><li><b>First</b> point.</li><li>Second\n  point.</li></ul>' in page
 

@@ -12,6 +12,10 @@ from .errors import DebiasError
 PARTIAL = '.partial'
 """In the names of temporary files and folders, so that those of killed processes are known."""
 
+# Asking for it sets it, which must not happen while other threads make files.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
@@ -29,7 +33,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         with open(temporary, 'rb') as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -52,7 +56,8 @@ def remove_leftovers(folder: str | os.PathLike) -> None:
     No process must be writing there now.
     """
     for leftover in Path(folder).rglob(f'.*{PARTIAL}*'):
-        leftover.unlink(missing_ok=True)
+        if not leftover.is_dir():  # Those of folders are removed by what writes the folder.
+            leftover.unlink(missing_ok=True)
 
 
 def below(folder: Path, name: str, where: str) -> Path:
@@ -119,9 +124,3 @@ def check_output(path: str | os.PathLike, flag: str = '--output') -> Path:
     if not os.access(there, os.W_OK | os.X_OK):
         raise DebiasError(f'{flag} {path}: {there} cannot be written to')
     return folder
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

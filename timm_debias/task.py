@@ -228,26 +228,35 @@ def create_debias_task(
             other than 1 with a style bank.
     """
     _check_model(model, num_classes)
-    if style_bank is not None and gamma not in (None, 1):
-        raise DebiasError(f'gamma is {gamma}, and styles of a bank have no label: leave it out')
-    if gamma is None:
-        gamma = 0.8 if style_bank is None else 1.0
+    gamma = _gamma_of(gamma, style_bank)
     criterion = DualTargetLoss(base_loss if base_loss is not None else nn.CrossEntropyLoss(), gamma)
-    mix: ShapeTextureMix | StyleBankMix
-    if style_bank is not None:
-        mix = StyleBankMix(style_bank, alpha, generator)
-    else:
-        kind = GlobalMix if global_partners else ShapeTextureMix
-        mix = kind(_resolve_stylizer(stylizer, stylizer_weights), alpha, generator)
+    source = style_bank if style_bank is not None else _resolve_stylizer(stylizer, stylizer_weights)
+    mix = _mix_of(source, alpha, generator, global_partners)
     if aux_bn:
         convert_aux_bn(model)
     if multi_grid is not None:
         convert_two_pass(model)
-    if device is None:
-        device = next(model.parameters()).device
+    device = device if device is not None else next(model.parameters()).device
     return DebiasTask(
         model, mix, criterion, _normalize_of(model, mean, std), clean_augment, multi_grid, device, dtype, verbose
     )
+
+
+def _gamma_of(gamma: float | None, style_bank: StyleBank | None) -> float:
+    if style_bank is None:
+        return 0.8 if gamma is None else gamma
+    if gamma not in (None, 1):
+        raise DebiasError(f'gamma is {gamma}, and styles of a bank have no label: leave it out')
+    return 1.0
+
+
+def _mix_of(
+    source: StyleBank | Stylizer, alpha: float, generator: torch.Generator | None, global_partners: bool
+) -> ShapeTextureMix | StyleBankMix:
+    if isinstance(source, StyleBank):
+        return StyleBankMix(source, alpha, generator)
+    kind = GlobalMix if global_partners else ShapeTextureMix
+    return kind(source, alpha, generator)
 
 
 def _normalize_of(model: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None) -> Normalize:

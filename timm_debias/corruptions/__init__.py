@@ -14,16 +14,13 @@ from ..errors import DebiasError, did_you_mean
 from . import blur, digital, noise, spatter, weather
 from .severities import SEVERITIES
 
-__all__ = ['EXTRA', 'MAIN', 'MIN_SIZE', 'SEVERITIES', 'corrupt', 'list_corruptions']
+__all__ = ['MAIN', 'MIN_SIZE', 'SEVERITIES', 'corrupt', 'list_corruptions']
 
 MIN_SIZE = 32
 """Smallest height and width in pixels."""
 
 MAIN = tuple(SEVERITIES)[:15]
 """The corruptions of the mCE."""
-
-EXTRA = tuple(SEVERITIES)[15:]
-"""The corruptions outside the mCE."""
 
 _FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     'gaussian_noise': noise.gaussian_noise,

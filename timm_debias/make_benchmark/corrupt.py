@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..corruptions import corrupt
 from ..files import atomic_path
+from ..metrics import SEVERITIES
 from ..progress import Progress
 from .config import CommonConfig
 from .source import Source, generator_for, read_square
@@ -18,7 +19,7 @@ from .source import Source, generator_for, read_square
 QUALITY = 85
 """Of the JPEG files, as in ImageNet-C."""
 
-ALL_SEVERITIES = range(1, 6)
+ALL_SEVERITIES = range(1, SEVERITIES + 1)
 
 
 @dataclass(frozen=True)

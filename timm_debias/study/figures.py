@@ -25,8 +25,6 @@ from .collect import CORRUPTED, corruption_columns
 from .statistics import estimate
 
 _ROW = 18
-_ATTACKS = ('folder-fgsm', 'folder-pgd', 'fgsm', 'fgsm-ref', 'pgd')
-CONFLICTS = ('shapes_textures', 'folder-cue-conflict', 'cue-conflict')
 ARROWS = {'higher': ' ↑', 'lower': ' ↓', 'none': ''}
 """What follows a measure's label, by the direction that is better."""
 
@@ -121,31 +119,31 @@ def _severities(group: Group) -> list[tuple[str, str]]:
 
 
 def _attacks(group: Group) -> list[tuple[str, str]]:
+    attacks: dict[str, dict[float, list[str]]] = {}
+    for column in group.columns:
+        if match := re.fullmatch(r'(.+)_top1_eps(\d+(?:\.\d+)?)', column):
+            attacks.setdefault(match[1], {})[float(match[2])] = [column]
     drawings = []
-    for attack in _ATTACKS:
-        columns = {
-            float(match[1]): [column]
-            for column in group.columns
-            if (match := re.fullmatch(rf'{attack}_top1_eps(\d+(?:\.\d+)?)', column))
-        }
+    for attack, columns in attacks.items():
         if len(columns) > 1:
             series = _curves(group, columns, statistics.fmean)
             drawings.append((attack, plots.chart(attack, 'epsilon, 1/255', 'top-1, %', series, with_key=True)))
     return drawings
 
 
-def class_columns(group: Group, conflict: str) -> dict[str, tuple[str, str]]:
-    """Return the columns of shape and texture decisions of each class of a conflict benchmark."""
-    found = [column.split('/') for column in group.columns if re.fullmatch(rf'{conflict}/.+/shape', column)]
-    return {words[1]: (f'{conflict}/{words[1]}/shape', f'{conflict}/{words[1]}/texture') for words in found}
+def class_columns(group: Group) -> dict[str, dict[str, tuple[str, str]]]:
+    """Return, for each benchmark of conflict images, the columns of shape and texture decisions of each class."""
+    columns: dict[str, dict[str, tuple[str, str]]] = {}
+    for column in group.columns:
+        if match := re.fullmatch(r'([^/]+)/([^/]+)/shape', column):
+            conflict, name = match.groups()
+            columns.setdefault(conflict, {})[name] = (column, f'{conflict}/{name}/texture')
+    return columns
 
 
 def _biases(group: Group) -> list[tuple[str, str]]:
     drawings = []
-    for conflict in CONFLICTS:
-        columns = class_columns(group, conflict)
-        if not columns:
-            continue
+    for conflict, columns in class_columns(group).items():
         series = []
         for number, method in enumerate(group.methods):
             decisions = {

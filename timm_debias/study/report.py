@@ -12,7 +12,7 @@ from .blocks import Block, Figure, Heading, Table, Text, to_html, to_markdown
 from .collect import CORRUPTED, MEASURED, PARAMETERS, RESULTS, Row, corruption_columns, read_csv, read_measured
 from .config import CHECKPOINTS, Study
 from .cost import Cost
-from .figures import ARROWS, CONFLICTS, class_columns, draw_group, format_points
+from .figures import ARROWS, class_columns, draw_group, format_points
 from .mce import MCE, describe_mce, reference_errors
 from .settings import STUDY_FILE, describe_settings
 from .statistics import Estimate
@@ -192,17 +192,16 @@ def _corruptions(group: Group) -> list[Table]:
 
 def _classes(group: Group) -> list[Table]:
     tables = []
-    for conflict in CONFLICTS:
+    for conflict, columns in class_columns(group).items():
         rows = []
-        for name, cues in class_columns(group, conflict).items():
+        for name, cues in columns.items():
             cells = []
             for method in group.methods:
                 shape, texture = (found.mean if (found := group.mean(method, cue)) else 0.0 for cue in cues)
                 cells.append(f'{100 * shape / (shape + texture):.1f}' if shape + texture else '–')
             rows.append([name, *cells])
-        if rows:
-            head = [f'{conflict}, all seeds together', *(group.label(method) for method in group.methods)]
-            tables.append(Table(head, rows))
+        head = [f'{conflict}, all seeds together', *(group.label(method) for method in group.methods)]
+        tables.append(Table(head, rows))
     return tables
 
 

@@ -38,8 +38,8 @@ class Estimate:
         return self.half_width is not None and (self.low > 0 or self.high < 0)
 
 
-def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Return the mean of independent values with its interval of Student's t.
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return the mean of independent values with its 95 % interval of Student's t.
 
     Student, "The Probable Error of a Mean" (Biometrika 1908). Values that are all the same have none: accuracies are
     counts of images, so a few seeds often agree to the last one, and an interval of no width would say that the mean
@@ -54,7 +54,7 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     if count < 2 or not _spread(values):
         return Estimate(mean, None, count)
     error = statistics.stdev(values) / math.sqrt(count)
-    return Estimate(mean, t_quantile((1 + confidence) / 2, count - 1) * error, count)
+    return Estimate(mean, t_quantile(0.975, count - 1) * error, count)
 
 
 def paired_p(differences: Sequence[float]) -> float | None:
