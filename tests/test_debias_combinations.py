@@ -184,6 +184,7 @@ def folder(tmp_path_factory):
         ['--debias-style-dir', 'PAINTINGS', '--debias-multi-grid', '--reprob', '0.5', '--bce-loss', '--mixup', '0.2'],
         ['--reprob', '0.5', '--no-prefetcher', '--mixup', '0.2', '--mixup-mode', 'elem', '--aa', 'augmix-m3-w3'],
         ['--sched', 'warmup_multistep', '--sched-on-updates', '--debias-multi-grid', '--bce-loss', '--smoothing', '0'],
+        ['--train-img-sizes', '32', '48', '--train-batch-sizes', '4', '1', '--debias-style-dir', 'PAINTINGS'],
         ['--train-img-sizes', '32', '48', '--debias-multi-grid', '--mixup', '0.2', '--sched', 'step'],
     ],
     ids=' '.join,

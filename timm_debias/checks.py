@@ -7,6 +7,9 @@ from timm.models import is_model, list_models
 
 from .errors import DebiasError, did_you_mean
 
+INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
+"""Ways to resize an image that timm's transforms know by name."""
+
 _MAX_SEED = 2**32 - 1
 
 
@@ -32,6 +35,18 @@ def check_by_channel(flag: str, values: Sequence[float] | None, channels: int) -
     """Raise `DebiasError` for a mean or standard deviation of another number of channels."""
     if values is not None and len(values) not in (1, channels):
         raise DebiasError(f'{flag} has {len(values)} values; expected 1, or {channels} for as many channels')
+
+
+def check_preprocessing(
+    crop_pct: float | None, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+) -> None:
+    """Raise `DebiasError` for a `--crop-pct`, `--mean` or `--std` that no image can be prepared with."""
+    if crop_pct is not None and not 0 < crop_pct <= 1:
+        raise DebiasError(f'--crop-pct is {crop_pct:g}; expected a share of the image above 0, 1 at most')
+    check_by_channel('--mean', mean, channels)
+    check_by_channel('--std', std, channels)
+    if std is not None and not all(0 < value < float('inf') for value in std):
+        raise DebiasError(f'--std is {" ".join(f"{value:g}" for value in std)}; expected numbers above 0')
 
 
 def check_device(device: str) -> None:

@@ -37,7 +37,8 @@ def create_dataset(
 ) -> Dataset:
     """Create the data set that `--dataset` and `--data-dir` name.
 
-    Its images are numbered or a stream; numbered ones that cannot be read raise `BadImageError`.
+    Its images are numbered or a stream. Numbered ones that cannot be read raise `BadImageError` where timm has a reader
+    for them; those of `torch/…` raise what torchvision does.
 
     Args:
         name: `shapes_textures`, empty for a folder of class folders, or `<type>/<name>` as in timm.

@@ -1,11 +1,12 @@
 """Refuses, before any work is done, what cannot be meant."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from timm.optim import list_optimizers
 
-from ..checks import check_device, check_model_name, check_seed
+from ..checks import check_device, check_model_name, check_preprocessing, check_seed
 from ..downloads import check_url
 from ..errors import DebiasError, did_you_mean
 from ..files import below
@@ -40,6 +41,7 @@ def check_config(config: TrainConfig) -> None:
     _check_names(config)
     _check_files(config)
     _check_numbers(config)
+    _check_images(config)
     if config.model.freeze_backbone:
         _check_frozen(config)
     _check_faults(config)
@@ -87,7 +89,10 @@ def _check_files(config: TrainConfig) -> None:
 def _check_numbers(config: TrainConfig) -> None:
     positive = {
         '--batch-size': config.model.batch_size,
+        '--validation-batch-size': config.model.validation_batch_size,
         '--epochs': config.schedule.epochs,
+        '--lr-base-size': config.schedule.lr_base_size,
+        '--recount': config.augment.recount,
         '--grad-accum-steps': config.model.grad_accum_steps,
         '--img-size': config.model.img_size,
         '--num-classes': config.model.num_classes,
@@ -115,6 +120,24 @@ def _check_numbers(config: TrainConfig) -> None:
         raise DebiasError(f'--amp needs a float32 model; leave out --amp or --model-dtype {config.device.model_dtype}')
     if config.model.pretrained_path and not config.model.pretrained:
         raise DebiasError('--pretrained-path is read only with --pretrained')
+
+
+def _check_images(config: TrainConfig) -> None:
+    """Raise `DebiasError` for values that no image can be prepared or augmented with."""
+    model, augment = config.model, config.augment
+    check_preprocessing(model.crop_pct, model.mean, model.std, model.in_chans or (model.input_size or [3])[0])
+    for name, bounds in (('--scale', augment.scale), ('--ratio', augment.ratio)):
+        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+            raise DebiasError(f'{name} is {_words(bounds)}; expected two numbers above 0, the smaller first')
+    sides = augment.cutmix_minmax
+    if sides is not None and (len(sides) != 2 or not 0 <= sides[0] < sides[1] <= 1):
+        raise DebiasError(
+            f"--cutmix-minmax is {_words(sides)}; expected two shares of the image's side in [0, 1], the smaller first"
+        )
+
+
+def _words(numbers: Sequence[float]) -> str:
+    return ' '.join(f'{number:g}' for number in numbers)
 
 
 def _check_faults(config: TrainConfig) -> None:

@@ -47,7 +47,7 @@ REFUSED_WITH_DEBIAS: dict[str, tuple[Callable[[TrainConfig], bool], str]] = {
         'the loss has to be linear in its target, and this one is not; try ce, bce or poly',
     ),
 }
-"""Flag -> (whether it is given, why not). Mixup, random erasing and thresholds are in `checks`."""
+"""Flag -> (whether it is given, why not). What depends on further flags is in `debias_checks`."""
 
 _REFUSED_WITH_NAFLEX: dict[str, tuple[Callable[[TrainConfig], Any], str]] = {
     '--train-img-sizes': (lambda config: config.sizes.train_img_sizes, 'it draws sequence lengths'),
@@ -149,7 +149,7 @@ def _check_sizes(config: TrainConfig) -> None:
         ):
             if values is not None and len(values) != len(images):
                 raise DebiasError(f'{flag} has {len(values)} values and --train-img-sizes {len(images)}')
-        if config.debias.debias and min(sizes.train_batch_sizes or [2]) < 2:
+        if config.debias.debias and config.debias.debias_style_dir is None and min(sizes.train_batch_sizes or [2]) < 2:
             raise DebiasError('--train-batch-sizes: a batch of 1 has no texture partners; --debias needs at least 2')
     probs, patches = naflex.naflex_patch_size_probs, naflex.naflex_patch_sizes
     if naflex.naflex_loader and probs is not None and len(probs) != len(patches or []):
@@ -174,6 +174,8 @@ def _check_epochs(config: TrainConfig) -> None:
         raise DebiasError('--resume auto goes on in the folder of --experiment: give that too')
     if schedule.sched == 'plateau' and schedule.sched_on_updates:
         raise DebiasError('--sched plateau steps on epochs: leave --sched-on-updates out')
+    if schedule.start_epoch is not None and schedule.start_epoch < 0:
+        raise DebiasError(f'--start-epoch is {schedule.start_epoch}; the first epoch has the number 0')
     for flag, value in (('--stop-epoch', schedule.stop_epoch), ('--save-epochs', min(config.run.save_epochs or [1]))):
         if value is not None and value < 1:
             raise DebiasError(f'{flag} is {value}; epochs are counted from 1 as they are finished')

@@ -4,6 +4,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+from ..checks import INTERPOLATIONS
 from ..data.shards import starts_process
 from ..flags import ParseKwargs, flag
 from .config_faults import FaultsConfig
@@ -57,7 +58,7 @@ class ModelConfig:
     crop_pct: float | None = flag(None, 'share of the image in the centre crop, for validation', type=float)
     mean: list[float] | None = flag(None, 'mean pixel value of the data set', nargs='+', type=float)
     std: list[float] | None = flag(None, 'standard deviation of the data set', nargs='+', type=float)
-    interpolation: str = flag('', 'interpolation of image resizing', metavar='NAME')
+    interpolation: str = flag('', "interpolation of image resizing, the model's if empty", choices=['', *INTERPOLATIONS])
     batch_size: int = flag(128, 'images in a batch; --debias adds as many stylised ones', '-b', '--batch-size')
     validation_batch_size: int | None = flag(
         None, 'images in a batch of validation', '-vb', '--validation-batch-size', type=int
@@ -179,7 +180,7 @@ class AugmentConfig:
     bce_target_thresh: float | None = flag(None, 'threshold that makes soft targets hard', type=float)
     bce_pos_weight: float | None = flag(None, 'weight of positives; old name of --loss-pos-weight', type=float)
     reprob: float = flag(0.0, 'probability of random erasing')
-    remode: str = flag('pixel', 'what random erasing fills in')
+    remode: str = flag('pixel', 'what random erasing fills in', choices=['pixel', 'rand', 'const'])
     recount: int = flag(1, 'number of erased rectangles')
     resplit: bool = flag(False, 'leave the first split of the batch (see --aug-splits, or half) unerased')
     mixup: float = flag(0.0, 'alpha of Mixup, on if above 0')
@@ -192,7 +193,11 @@ class AugmentConfig:
     mixup_mode: str = flag('batch', 'mix per batch, pair or elem', choices=['batch', 'pair', 'elem'])
     mixup_off_epoch: int = flag(0, 'epoch after which Mixup and CutMix are off', metavar='N')
     smoothing: float = flag(None, 'label smoothing, 0.1 if not given; 0 with --task multilabel', type=float)
-    train_interpolation: str = flag('random', 'interpolation in training: random, bilinear, bicubic')
+    train_interpolation: str = flag(
+        'random',
+        'interpolation in training; random draws bilinear or bicubic, empty is --interpolation',
+        choices=['', 'random', *INTERPOLATIONS],
+    )
     drop: float = flag(0.0, 'dropout rate')
     drop_connect: float | None = flag(None, 'deprecated name of --drop-path', type=float)
     drop_path: float | None = flag(None, 'rate of stochastic depth', type=float)

@@ -56,13 +56,16 @@ def last_epoch(config: TrainConfig, num_epochs: int) -> int:
     """Return after how many epochs to stop: `--stop-epoch`, or all `num_epochs` of the schedule.
 
     Raises:
-        DebiasError: `--stop-epoch` or `--save-epochs` beyond the schedule.
+        DebiasError: `--stop-epoch` or `--save-epochs` beyond the schedule, or a `--start-epoch` that leaves no epoch.
     """
-    stop, milestones = config.schedule.stop_epoch, config.run.save_epochs or []
+    start, stop, milestones = config.schedule.start_epoch, config.schedule.stop_epoch, config.run.save_epochs or []
     for flag, epoch in (('--stop-epoch', stop), ('--save-epochs', max(milestones, default=None))):
         if epoch is not None and epoch > num_epochs:
             raise DebiasError(f'{flag} is {epoch} and the schedule has {num_epochs} epochs')
-    return num_epochs if stop is None else stop
+    last = num_epochs if stop is None else stop
+    if start is not None and start >= last:
+        raise DebiasError(f'--start-epoch {start} leaves nothing to train: the run ends with epoch {last - 1}')
+    return last
 
 
 def build_scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer, updates_per_epoch: int) -> tuple[Any, int]:

@@ -3,7 +3,7 @@
 import os
 from dataclasses import fields
 
-from ..checks import check_by_channel, check_seed
+from ..checks import check_preprocessing, check_seed
 from ..data.factory import check_source
 from ..errors import DebiasError
 from .combinations import check_combinations
@@ -71,13 +71,8 @@ def _check_numbers(config: ValidateConfig) -> None:
     for name, (number, least) in at_least.items():
         if number is not None and number < least:
             raise DebiasError(f'{name} is {number}; expected at least {least}')
-    if model.crop_pct is not None and not 0 < model.crop_pct <= 1:
-        raise DebiasError(f'--crop-pct is {model.crop_pct:g}; expected a share of the image above 0, 1 at most')
     channels = model.in_chans or (model.input_size or [3])[0]
-    for name, values in (('--mean', model.mean), ('--std', model.std)):
-        check_by_channel(name, values, channels)
-    if model.std is not None and not all(0 < value < float('inf') for value in model.std):
-        raise DebiasError(f'--std is {" ".join(f"{value:g}" for value in model.std)}; expected numbers above 0')
+    check_preprocessing(model.crop_pct, model.mean, model.std, channels)
     check_seed(run.seed)
 
 

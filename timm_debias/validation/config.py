@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..checks import INTERPOLATIONS
 from ..data.shards import starts_process
 from ..flags import ParseKwargs, flag
 
@@ -57,7 +58,7 @@ class ValidateModelConfig:
     interpolation: str = flag(
         '',
         'interpolation of image resizing',
-        choices=['nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos'],
+        choices=list(INTERPOLATIONS),
     )
     test_pool: bool = flag(False, 'pool at the size of training where the input is larger, and average the outputs')
     fuser: str = flag('', 'fuser of --torchscript', choices=['', 'te', 'old', 'legacy', 'nvfuser', 'nvf'])
