@@ -7,7 +7,7 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from timm_debias import create_debias_task, create_stylizer
+from timm_debias import DebiasError, create_debias_task, create_stylizer
 from timm_debias.benchmark.memory import peak_bytes
 from timm_debias.benchmark.steps import DebiasedModel, PlainModel, Setup, Unchanged, rest_step, stylise_call
 
@@ -127,6 +127,12 @@ def test_compiled_once_for_all_stylizers(monkeypatch):
     assert all(task.trainable_module is debiased.compiled for task in tasks)
     for step in (plain.step(4), debiased.classify_step()):
         step()
+
+
+@pytest.mark.parametrize('model', [PlainModel, DebiasedModel])
+def test_unknown_backend(model):
+    with pytest.raises(DebiasError, match="--torchcompile: Invalid backend: 'nobackend'"):
+        model(replace(SETUP, torchcompile='nobackend'))
 
 
 def test_stylise_call_restyles_each_image_by_another():

@@ -57,6 +57,7 @@ def test_torchscript_goes_with_debias_where_there_is_nothing_to_switch():
         ('--aug-splits 2 --mixup 0.2', ['--mixup', '--aug-splits']),
         ('--aug-splits 2 --train-img-sizes 32 64', ['--aug-splits', '--train-img-sizes']),
         ('--split-bn', ['--split-bn', '--resplit']),
+        ('--split-bn --resplit -b 5', ['--split-bn', '--batch-size 5', 'even']),
         ('--split-bn --resplit --sync-bn', ['--split-bn', '--sync-bn']),
         ('--torchscript --torchcompile', ['--torchcompile', '--torchscript']),
         ('--torchscript --layer-decay 0.7', ['--layer-decay', '--torchscript']),

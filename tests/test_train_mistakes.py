@@ -114,6 +114,21 @@ def refused(capsys, tmp_path, monkeypatch):
         (['--num-classes', '1'], ['2 classes', '--num-classes 2']),
         (['--model', 'vit_tiny_patch16_224'], ['does not take 3×32×32 images', '--model-kwargs img_size=N']),
         (['--model-kwargs', 'nonsense=3'], ['test_resnet', 'nonsense']),
+        (
+            ['--model', 'convit_tiny', '--model-kwargs', 'depth=1', '--grad-checkpointing'],
+            ['--grad-checkpointing', 'convit_tiny', 'leave it out'],
+        ),
+        (
+            ['--model', 'deit_tiny_distilled_patch16_224', '--model-kwargs', 'depth=1', '--head-init-scale', '0.5'],
+            ['--head-init-scale', 'deit_tiny_distilled_patch16_224', 'leave it out'],
+        ),
+        (
+            ['--model', 'deit_tiny_distilled_patch16_224', '--model-kwargs', 'depth=1', '--head-init-bias', '-4'],
+            ['--head-init-bias', 'deit_tiny_distilled_patch16_224', 'leave it out'],
+        ),
+        (['--model', 'levit_128s', '--split-bn', '--resplit'], ['--split-bn', 'levit_128s', 'leave it out']),
+        (['--torchcompile', 'nobackend'], ['--torchcompile', "'nobackend'"]),
+        (['--torchcompile', '--torchcompile-mode', 'fast'], ['--torchcompile-mode', 'mode=fast', 'max-autotune']),
         (['--train-split', 'trian'], ['trian']),
         (['--dataset', 'shapes_textures'], ['leave --data-dir out']),
         (['--dataset', 'tfd/x'], ["unknown data set 'tfd/x'", 'tfds']),

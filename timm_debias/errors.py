@@ -1,8 +1,9 @@
 """Errors that speak to the person at the command line."""
 
+import contextlib
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOTCONN, errno.ETIMEDOUT} | {
     getattr(errno, name) for name in ('ESTALE', 'EHOSTDOWN') if hasattr(errno, name)
@@ -19,6 +20,17 @@ class DebiasError(ValueError):
 def reason(error: BaseException) -> str:
     """Return one line that says what an error says; the name of its class where it says nothing."""
     return ' '.join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def told_as(what: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Make errors of these kinds that a library raises in the `with` block a `DebiasError` that begins with `what`."""
+    try:
+        yield
+    except DebiasError:
+        raise  # It says all there is to say.
+    except kinds as error:
+        raise DebiasError(f'{what}: {reason(error)[:500]}') from error
 
 
 def is_of_the_machine(error: BaseException) -> bool:

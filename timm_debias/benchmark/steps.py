@@ -13,7 +13,7 @@ from timm.task import ClassificationTask
 from timm.utils import NativeScaler
 from torch import nn
 
-from ..errors import DebiasError
+from ..errors import DebiasError, told_as
 from ..multi_grid import MultiGrid
 from ..stylizers import Stylizer
 from ..stylizers.base import Features, Style
@@ -152,7 +152,8 @@ class PlainModel:
         self.trained = Trained(setup, setup.create_model())
         self.task = ClassificationTask(self.trained.module, device=setup.device, verbose=False)
         if setup.torchcompile is not None:
-            self.task.compile(backend=setup.torchcompile)
+            with told_as('--torchcompile', RuntimeError):
+                self.task.compile(backend=setup.torchcompile)
 
     def step(self, count: int) -> Step:
         """Return the step on `count` images."""
@@ -196,7 +197,8 @@ class DebiasedModel:
         )
         if self.setup.torchcompile is not None:
             if self.compiled is None:
-                self.compiled = task.compile(backend=self.setup.torchcompile)
+                with told_as('--torchcompile', RuntimeError):
+                    self.compiled = task.compile(backend=self.setup.torchcompile)
             task.trainable_module = self.compiled
         return task
 

@@ -100,6 +100,8 @@ def _check_splits(config: TrainConfig) -> None:
         raise DebiasError('--aug-splits does not go with --train-img-sizes: augmented copies have one size')
     if config.norm.split_bn and not (splits or augment.resplit):
         raise DebiasError('--split-bn needs the splits of --aug-splits, or --resplit')
+    if config.norm.split_bn and not splits and config.model.batch_size % 2:
+        raise DebiasError(f'--split-bn halves the batch: --batch-size {config.model.batch_size} has to be even')
     if config.norm.split_bn and config.norm.sync_bn:
         raise DebiasError('--split-bn does not go with --sync-bn, which would undo the split')
 

@@ -58,7 +58,9 @@ class ModelConfig:
     crop_pct: float | None = flag(None, 'share of the image in the centre crop, for validation', type=float)
     mean: list[float] | None = flag(None, 'mean pixel value of the data set', nargs='+', type=float)
     std: list[float] | None = flag(None, 'standard deviation of the data set', nargs='+', type=float)
-    interpolation: str = flag('', "interpolation of image resizing, the model's if empty", choices=['', *INTERPOLATIONS])
+    interpolation: str = flag(
+        '', "interpolation of image resizing, the model's if empty", choices=['', *INTERPOLATIONS]
+    )
     batch_size: int = flag(128, 'images in a batch; --debias adds as many stylised ones', '-b', '--batch-size')
     validation_batch_size: int | None = flag(
         None, 'images in a batch of validation', '-vb', '--validation-batch-size', type=int

@@ -1,5 +1,6 @@
 """Builds the model and the training task."""
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from timm.utils import set_jit_fuser
 from torch import nn
 
 from ..data.factory import SHAPES_TEXTURES
-from ..errors import DebiasError, reason
+from ..errors import DebiasError, told_as
 from ..weight_files import check_weights
 from ..weights.network import load_as_timm
 from .config import ModelConfig, TrainConfig
@@ -39,7 +40,8 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
     for flag, file in named.items():
         if file:
             check_weights(Path(file), flag)
-    try:
+    # Model code, hub clients and readers of weights raise almost anything.
+    with told_as(f'--model {options.model}', Exception):
         model: Any = create_model(
             options.model,
             pretrained=options.pretrained,
@@ -55,20 +57,10 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
             pretrained_cfg_overlay=overlay or None,
             **options.model_kwargs,
         )
-    except DebiasError:
-        raise  # It says all there is to say.
-    except Exception as error:  # Model code, hub clients and readers of weights raise almost anything.
-        raise DebiasError(f'--model {options.model}: {reason(error)[:500]}') from error
     if options.initial_checkpoint:
         head = ', or --pretrained --pretrained-path in place of --initial-checkpoint for a new classifier'
         load_as_timm(model, options.initial_checkpoint, '--initial-checkpoint', options.model, True, head)
-    _init_head(model, options)
-    if options.freeze_backbone:
-        freeze_backbone(model)
-    if options.grad_checkpointing:
-        model.set_grad_checkpointing(enable=True)
-    if norm.split_bn:
-        model = convert_splitbn_model(model, max(augment.aug_splits, 2))
+    model = _adapt(config, model)
     model.to(device=machine.device, dtype=model_dtype(config))
     if options.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -83,13 +75,33 @@ def _in_chans(options: ModelConfig) -> int:
     return options.in_chans or (options.input_size[0] if options.input_size else 3)
 
 
-def _init_head(model: Any, options: ModelConfig) -> None:
+def _adapt(config: TrainConfig, model: Any) -> Any:
+    """Do to a new model what flags ask for and not every model of timm takes."""
+    options = config.model
+
+    def told(flag: str) -> AbstractContextManager[None]:
+        return told_as(f'{flag} does not go with --model {options.model}, leave it out', Exception)
+
     if options.head_init_scale is not None:
-        with torch.no_grad():
+        with told('--head-init-scale'), torch.no_grad():
             model.get_classifier().weight.mul_(options.head_init_scale)
             model.get_classifier().bias.mul_(options.head_init_scale)
     if options.head_init_bias is not None:
-        nn.init.constant_(model.get_classifier().bias, options.head_init_bias)
+        with told('--head-init-bias'):
+            nn.init.constant_(model.get_classifier().bias, options.head_init_bias)
+    if options.freeze_backbone:
+        freeze_backbone(model)
+    if options.grad_checkpointing:
+        with told('--grad-checkpointing'):
+            model.set_grad_checkpointing(enable=True)
+    if config.norm.split_bn:
+        if any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
+            raise DebiasError(
+                f'--split-bn: --model {options.model} has batch norms of vectors, and timm splits those of images '
+                'alone: leave it out'
+            )
+        model = convert_splitbn_model(model, max(config.augment.aug_splits, 2))
+    return model
 
 
 def model_dtype(config: TrainConfig) -> torch.dtype | None:

@@ -15,7 +15,7 @@ from timm.task.task import TrainingTask
 from timm.utils import random_seed
 
 from ..data.factory import SHAPES_TEXTURES, create_dataset
-from ..errors import DebiasError
+from ..errors import DebiasError, told_as
 from ..files import remove_leftovers, write_text
 from ..ranks import agree, on_primary
 from ..validation.evaluate import evaluate, evaluate_conflict
@@ -185,8 +185,9 @@ def _setup_ema(config: TrainConfig, task: TrainingTask) -> None:
 def _prepare(config: TrainConfig, task: TrainingTask, machine: Machine) -> None:
     """Compile and wrap for several processes, in the order timm needs."""
     if config.model.torchcompile:
-        task.compile(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
-        task.compile_ema(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
+        with told_as('--torchcompile, --torchcompile-mode', RuntimeError):
+            task.compile(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
+            task.compile_ema(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
     if machine.distributed and not config.device.fsdp:
         # Validation goes past DDP, whose forward talks to other processes.
         task.eval_model = task.get_eval_model()  # type: ignore[assignment]

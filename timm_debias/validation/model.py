@@ -16,7 +16,7 @@ from torch import nn
 
 from ..checks import check_model_name
 from ..data.factory import SHAPES_TEXTURES
-from ..errors import DebiasError
+from ..errors import DebiasError, told_as
 from ..weight_files import check_weights
 from ..weights.network import load_as_timm
 from .config import ValidateConfig, ValidateModelConfig
@@ -115,11 +115,8 @@ def prepare_model(config: ValidateConfig, model: nn.Module) -> nn.Module:
         model = model.to(memory_format=torch.channels_last)
     if config.model.torchcompile:
         torch.compiler.reset()  # What was compiled for a model before only takes memory.
-        try:
+        with told_as('--torchcompile, --torchcompile-mode', RuntimeError):
             model = torch.compile(model, backend=config.model.torchcompile, mode=config.model.torchcompile_mode)  # type: ignore[assignment]
-        except RuntimeError as error:
-            reason = ' '.join(str(error).split())
-            raise DebiasError(f'--torchcompile, --torchcompile-mode: {reason}') from error
     elif config.model.torchscript or config.model.aot_autograd:
         model = _compile(config.model, model)
     return nn.DataParallel(model, device_ids=list(range(run.num_gpu))) if run.num_gpu > 1 else model
