@@ -3,8 +3,9 @@
 import math
 
 import pytest
+import timm
 import torch
-from processes import forked
+from processes import forked, launch
 from test_nonfinite import poisoned_main
 from training_runs import train_command
 
@@ -72,6 +73,33 @@ def test_says_where_nothing_is_wrong(training_images, tmp_path, capsys):
     (path,) = (tmp_path / 'run').glob('nonfinite-*.pt')
     assert main(['replay', str(path)]) == 0
     assert 'Here everything is finite' in capsys.readouterr().out
+
+
+def test_update_that_took_styles_of_other_processes(training_images, tmp_path, capsys):
+    """Alone, a process would draw other partners and say something of another update."""
+    argv = train_command(training_images, tmp_path, '--debias', '--debias-global-partners', '-b', '2')
+    ended = launch(poisoned_main(argv, {2}), 2, tmp_path / 'log')
+    assert {process.code for process in ended} == {2}
+    assert not any('replay' in process.err for process in ended)
+    path = sorted((tmp_path / 'run').glob('nonfinite-*.pt'))[0]
+    assert main(['replay', str(path)]) == 2
+    output = capsys.readouterr()
+    assert '--debias-global-partners took styles of other processes' in output.err
+    assert 'computed again' not in output.out
+    content = read_checkpoint(path)
+    content[UPDATE]['processes'] = 1
+    write_checkpoint(path, content)
+    assert main(['replay', str(path)]) == 0
+
+
+def test_pretrained_path_is_not_read_again(training_images, tmp_path):
+    weights = tmp_path / 'weights.pth'
+    torch.save(timm.create_model('test_resnet', channels=(4, 4, 4, 4), stem_width=4).state_dict(), weights)
+    argv = train_command(training_images, tmp_path, '--pretrained', '--pretrained-path', str(weights))
+    assert forked(poisoned_main(argv, {2}), tmp_path / 'log').code == 2
+    weights.unlink()
+    (path,) = (tmp_path / 'run').glob('nonfinite-*.pt')
+    assert replay(path).is_finite
 
 
 def test_mistakes(tmp_path, capsys):

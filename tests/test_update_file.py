@@ -9,8 +9,8 @@ from test_nonfinite import batches, run_of, train
 
 from timm_debias import DebiasError
 from timm_debias.training.checkpoint import ENTRY
-from timm_debias.training.main import build_parser
-from timm_debias.training.update_file import UPDATE, read_update, save_update, value_range
+from timm_debias.training.main import build_parser, config_from_args
+from timm_debias.training.update_file import UPDATE, held_elsewhere, read_update, save_update, value_range
 
 
 def test_range():
@@ -35,6 +35,16 @@ def test_what_is_saved(colour_stylizer, tmp_path):
     assert second['ranges']['images'][1] == pytest.approx(3e38)
     assert isinstance(content['args'], argparse.Namespace)
     assert all(value.isfinite().all() for value in content['state_dict'].values())
+
+
+@pytest.mark.parametrize(
+    'flags', [['--debias', '--debias-global-partners'], ['--sync-bn']], ids=lambda flags: flags[-1]
+)
+def test_what_other_processes_hold(flags):
+    config = config_from_args(build_parser().parse_args(flags))
+    assert held_elsewhere(config, 2).startswith(f'{flags[-1]} took ')
+    assert held_elsewhere(config, 1) is None
+    assert held_elsewhere(config_from_args(build_parser().parse_args(flags[:-1])), 2) is None
 
 
 @pytest.mark.parametrize('content', [b'', b'garbage'])

@@ -16,6 +16,7 @@ from timm.models import clean_state_dict
 from torch import nn
 
 from ..checks import check_device
+from ..errors import DebiasError
 from ..flags import Parser
 from ..log import setup_logging
 from ..task import DebiasTask
@@ -27,7 +28,7 @@ from .main import config_from_args
 from .model import build_model, build_task, resolve_input
 from .precision import autocast_of
 from .randomness import set_random_states
-from .update_file import UPDATE, read_update
+from .update_file import UPDATE, held_elsewhere, read_update
 
 _MAX_NAMED = 5
 
@@ -62,10 +63,15 @@ def replay(path: Path, device: str = 'cpu') -> Replayed:
         device: Where to compute.
 
     Raises:
-        DebiasError: no such file, or one that holds no update.
+        DebiasError: no such file, one that holds no update, or an update that took more than this file holds.
     """
     content = read_update(path)
     config = config_from_args(content['args'])
+    reason = held_elsewhere(config, content[UPDATE].get('processes', 1))
+    if reason is not None:
+        raise DebiasError(
+            f'{path} cannot be computed again: {reason}; to find the cause, train in one process or without the flag'
+        )
     machine = Machine(torch.device(device))
     task = _task(config, content, machine)
     module = task.get_trainable_module()
@@ -89,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compute a saved update again and print what is not finite; return 0.
 
     Raises:
-        DebiasError: no such file, or one that holds no update.
+        DebiasError: as in `replay`.
     """
     setup_logging()
     parser = Parser(
@@ -136,8 +142,10 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _task(config: TrainConfig, content: dict[str, Any], machine: Machine) -> Any:
-    # The weights are in the file; none has to be fetched.
-    model_config = replace(config.model, pretrained=False, initial_checkpoint='', torchcompile=None)
+    # The model's weights are in the file: none has to be fetched or read.
+    model_config = replace(
+        config.model, pretrained=False, pretrained_path=None, initial_checkpoint='', torchcompile=None
+    )
     config = replace(config, model=model_config, device=replace(config.device, device=str(machine.device)))
     model = build_model(config, machine)
     input_config = resolve_input(config, model, verbose=False)

@@ -10,6 +10,7 @@ import torch
 from ..errors import DebiasError
 from ..ranks import gather
 from .checkpoint import ENTRY, read_checkpoint, write_checkpoint
+from .config import TrainConfig
 from .fsdp import whole
 from .loop import Run
 from .nonfinite import Batch, Update
@@ -45,13 +46,26 @@ def save_update(run: Run, args: argparse.Namespace, folder: Path, update: Update
         ENTRY: {'serial': 0, 'epoch': update.epoch, 'batch': update.number},
         UPDATE: {
             'batches': [_saved_batch(batch, loss) for batch, loss in zip(update.batches, losses, strict=True)],
+            'processes': run.machine.world_size,
             'scale': run.scaler.scale if run.scaler is not None else 1.0,
         },
     }
     gather(run.machine, lambda: write_checkpoint(path, content) if own else None)
     if not own:
         return 'Other processes have saved it'
-    return f'Its batch, weights and random numbers are in {path}; `timm-debias replay {path}` computes it again'
+    saved = f'Its batch, weights and random numbers are in {path}'
+    if held_elsewhere(run.config, run.machine.world_size) is not None:
+        return saved
+    return f'{saved}; `timm-debias replay {path}` computes it again'
+
+
+def held_elsewhere(config: TrainConfig, processes: int) -> str | None:
+    """Return why the file of one process is not enough to compute an update of several again, None where it is."""
+    if processes > 1 and config.debias.debias_global_partners:
+        return '--debias-global-partners took styles of other processes, which the file does not hold'
+    if processes > 1 and config.norm.sync_bn:
+        return '--sync-bn took statistics of other processes, which the file does not hold'
+    return None
 
 
 def _saved_batch(batch: Batch, losses: dict[str, float]) -> dict[str, Any]:
