@@ -1,5 +1,6 @@
 """Which checkpoints are kept: timm's ranking, and a state that a killed run is brought into by the next."""
 
+import math
 import os
 import random
 from argparse import Namespace
@@ -53,6 +54,20 @@ def test_keeps_what_timm_keeps(tmp_path, decreasing, max_history):
         assert epoch_in(ours / 'model_best.pth.tar') == theirs.best_epoch
         if epoch:
             assert epoch_in(ours / 'previous.pth.tar') == epoch - 1
+
+
+@pytest.mark.parametrize(('decreasing', 'best'), [(False, 2), (True, 5)])
+@pytest.mark.parametrize('max_history', [1, 2, 9])
+def test_nan_is_the_worst(tmp_path, decreasing, best, max_history):
+    """Whenever it comes: first, between others, last."""
+    metrics = [math.nan, 2.0, 3.0, math.nan, 1.0, 0.5, math.nan]
+    saver = Saver(tmp_path, decreasing, max_history)
+    for epoch, metric in enumerate(metrics):
+        saver.save_epoch(content(epoch), epoch, metric)
+    numbers = [*sorted((1, 2, 4, 5), key=metrics.__getitem__, reverse=not decreasing), 0, 3, 6]
+    assert [name for name, _ in saver.ranked] == [f'checkpoint-{number}.pth.tar' for number in numbers[:max_history]]
+    assert names(tmp_path) == {'last', 'previous', 'model_best', *(f'checkpoint-{n}' for n in numbers[:max_history])}
+    assert epoch_in(tmp_path / 'model_best.pth.tar') == best
 
 
 def test_two_checkpoints_within_epochs(tmp_path):

@@ -6,6 +6,7 @@ the same epoch are hard links of one file, where the disk has them. What a check
 meant to be once it is written, so that a resumed run can finish what a killed one has begun.
 """
 
+import math
 import os
 import re
 import shutil
@@ -19,6 +20,11 @@ _EXTENSION = '.pth.tar'
 _STEPS_KEPT = 2
 _OURS = re.compile(r'(checkpoint-\d+|recovery-\d+-\d+)\.pth\.tar')
 """Names that may be removed, whatever a checkpoint says."""
+
+
+def rank(metric: float, decreasing: bool) -> tuple[bool, float]:
+    """Return what sorts the better metric first and NaN, which compares with nothing, last."""
+    return (True, 0.0) if math.isnan(metric) else (False, metric if decreasing else -metric)
 
 
 class Saver:
@@ -94,9 +100,9 @@ class Saver:
         """Enter an epoch into the ranking, ties to the earlier, and return the names that fall out of it."""
         name = self._path(f'checkpoint-{epoch}').name
         entries = [entry for entry in self.ranked if entry[0] != name] + [(name, metric)]
-        entries.sort(key=lambda entry: entry[1], reverse=not self.decreasing)
+        entries.sort(key=lambda entry: rank(entry[1], self.decreasing))
         self.ranked = entries[: self.max_history]
-        if self.best is None or (metric < self.best[1] if self.decreasing else metric > self.best[1]):
+        if self.best is None or rank(metric, self.decreasing) < rank(self.best[1], self.decreasing):
             self.best = epoch, metric
         return [dropped for dropped, _ in entries[self.max_history :] if dropped != name]
 

@@ -33,7 +33,7 @@ from .model import build_model, build_task, resolve_input
 from .optim import build_optimizer, build_scheduler, last_epoch, resolve_lr
 from .precision import autocast_of, scaler_of
 from .preview import save_preview
-from .saver import Saver
+from .saver import Saver, rank
 from .state import Position, restore, set_schedule
 from .trackers import Trackers
 from .update_file import save_update
@@ -249,6 +249,8 @@ def _report(run: Run, results: list[dict], run_dir: Path) -> None:
     _logger.info(f'Checkpoints, summary.csv, metrics.jsonl and args.yaml: {run_dir}')
     metric = eval_metric(run.config)
     ranked = sorted(
-        results, key=lambda result: result.get('validation', result['train'])[metric], reverse=metric == 'loss'
+        results,
+        key=lambda result: rank(result.get('validation', result['train'])[metric], metric == 'loss'),
+        reverse=True,
     )
     print(f'--result\n{json.dumps(ranked[-10:], indent=4)}', flush=True)
