@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from timm_debias import DebiasError
-from timm_debias.flags import Parser, add_flags, command_line, config_from, flag, parse_with_yaml
+from timm_debias.flags import ParseKwargs, Parser, add_flags, command_line, config_from, flag, parse_with_yaml
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Config:
     sizes: list[int] = flag([1, 2], 'a list', nargs='+', type=int)
     mode: str = flag('x', 'a choice', choices=['x', 'y'])
     warm: bool | None = flag(None, 'on, off or neither', action=argparse.BooleanOptionalAction)
+    words: dict = flag({}, 'key=value', nargs='*', action=ParseKwargs)
     plain: int = 3
 
 
@@ -88,6 +89,9 @@ def test_command_line_overrides_yaml(tmp_path):
         ('sizes: 5', "'sizes': expected a list"),
         ('name: [a, b]', "'name': expected one value"),
         ('sizes: [a]', "'sizes': expected int"),
+        ('sizes:', "'sizes' has no value; give one, or leave it out for [1, 2]"),
+        ('words:', "'words' has no value; give one, or leave it out for {}"),
+        ('rate:', "'rate' has no value; give one, or leave it out for 0.5"),
         ('mode: z', "'mode' is 'z', which is no choice. Known: x, y."),
         ('- a', 'expected lines of the form'),
         ('a: [', 'not a YAML file'),

@@ -209,7 +209,7 @@ def check_values(values: Mapping[str, Any], parser: Parser, where: str, executes
 
 def _checked(where: str, key: str, value: Any, action: argparse.Action) -> Any:
     """Convert a YAML value as argparse would convert the same words of the command line."""
-    if value is None and action.default is not None and not isinstance(action.default, (list, dict)):
+    if value is None and action.default is not None:
         raise DebiasError(f"{where}: '{key}' has no value; give one, or leave it out for {action.default!r}")
     if value is None or (isinstance(action.default, dict) and isinstance(value, dict)):
         return value
