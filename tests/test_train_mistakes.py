@@ -131,6 +131,18 @@ def refused(capsys, tmp_path, monkeypatch):
         (['--torchcompile', '--torchcompile-mode', 'fast'], ['--torchcompile-mode', 'mode=fast', 'max-autotune']),
         (['--train-split', 'trian'], ['trian']),
         (['--dataset', 'shapes_textures'], ['leave --data-dir out']),
+        (
+            ['--dataset', 'shapes_textures', '--data-dir', '', '--num-classes', '8', '--val-split', 'conflict'],
+            ['--val-split conflict', 'two labels'],
+        ),
+        (
+            ['--dataset', 'shapes_textures', '--data-dir', '', '--num-classes', '8', '--train-split', 'conflict'],
+            ['--train-split conflict', 'two labels'],
+        ),
+        (
+            ['--dataset', 'shapes_textures', '--data-dir', '', '--num-classes', '8', '--epoch-repeats', '2'],
+            ['--epoch-repeats', 'shapes_textures', 'leave it out'],
+        ),
         (['--dataset', 'tfd/x'], ["unknown data set 'tfd/x'", 'tfds']),
     ],
     ids=lambda value: ' '.join(value) if isinstance(value, list) and value[0].startswith('--') else '',
@@ -147,6 +159,12 @@ def test_no_cuda_here(refused, folder, monkeypatch):
 def test_no_data(refused, tmp_path):
     refused(COMMON, '--data-dir', 'shapes_textures')
     refused(['--data-dir', tmp_path / 'nowhere', *COMMON], str(tmp_path / 'nowhere'), 'does not exist')
+
+
+def test_class_map_of_drawn_images(refused, tmp_path):
+    (tmp_path / 'map.txt').write_text('cat\ndog\n')
+    flags = ['--dataset', 'shapes_textures', '--class-map', tmp_path / 'map.txt', *COMMON, '--num-classes', '8']
+    refused(flags, '--class-map', 'shapes_textures', 'leave it out')
 
 
 def test_both_splits_of_one_folder(refused, folder):

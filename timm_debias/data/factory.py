@@ -53,10 +53,13 @@ def create_dataset(
             what they should be.
     """
     check_source(name, root, split)
+    if name == SHAPES_TEXTURES:
+        for flag, option in (('--class-map', 'class_map'), ('--epoch-repeats', 'repeats')):
+            if options.get(option):
+                raise DebiasError(f'{flag} does not go with --dataset {SHAPES_TEXTURES}, drawn by code: leave it out')
+        return ShapesTextures(split, img_size=img_size, num_samples=num_samples)
     if options.get('class_map'):
         options['class_map'] = read_class_map(options['class_map'])
-    if name == SHAPES_TEXTURES:
-        return ShapesTextures(split, img_size=img_size, num_samples=num_samples)
     if root and is_folder(name) and os.path.isdir(root):
         check_no_link_loops(split_dir(root, split))
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from timm.optim import list_optimizers
 
 from ..checks import check_device, check_model_name, check_preprocessing, check_seed
+from ..data.factory import SHAPES_TEXTURES
 from ..downloads import check_url
 from ..errors import DebiasError, did_you_mean
 from ..files import below
@@ -39,6 +40,7 @@ def check_config(config: TrainConfig) -> None:
     check_trackers(config)
     check_fsdp(config)
     _check_names(config)
+    _check_splits(config)
     _check_files(config)
     _check_numbers(config)
     _check_images(config)
@@ -66,6 +68,16 @@ def _check_names(config: TrainConfig) -> None:
     if schedule not in _SCHEDULES:
         raise DebiasError(f"unknown schedule '{schedule}'. {did_you_mean(schedule, _SCHEDULES)}")
     check_warmup_multistep(config)
+
+
+def _check_splits(config: TrainConfig) -> None:
+    data = config.data
+    for name, split in (('--train-split', data.train_split), ('--val-split', data.val_split)):
+        if data.dataset == SHAPES_TEXTURES and split == 'conflict':
+            raise DebiasError(
+                f'{name} conflict: its images have two labels, of shape and texture; validation on another split of '
+                f'{SHAPES_TEXTURES} measures them too'
+            )
 
 
 def _check_files(config: TrainConfig) -> None:
