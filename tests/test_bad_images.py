@@ -241,6 +241,36 @@ def test_an_image_that_spoils_in_training_stops_it(spoilt, tmp_path):
     assert 'Traceback' not in ended.err
 
 
+@pytest.mark.parametrize('policy', ['skip', 'replace', 'error'])
+def test_styles_of_auto_augment_are_those_of_readable_images(tmp_path, capsys, monkeypatch, policy):
+    root = make_folder(tmp_path / 'data')
+    bad = root / 'train' / 'blue' / '1.png'
+    bad.write_bytes(b'')
+    # A folder above 20,000 images is decoded in part, so that one may be left where they are an error.
+    monkeypatch.setattr('timm_debias.training.data.check_image_folder', lambda *_, **__: None)
+    banks = []
+    monkeypatch.setattr('timm_debias.training.data.register', banks.append)
+    monkeypatch.setattr('timm_debias.training.train.build_train_loader', stop)
+    argv = ['train', *FLAGS, '--data-dir', str(root), '--output', str(tmp_path), '--aa', 'rand-m5-tstylize']
+    if policy == 'error':
+        assert main([*argv, '--on-bad-image', policy]) == 2
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert f'unreadable image {bad} (cannot identify' in message
+        assert '--on-bad-image skip' in message
+    else:
+        with pytest.raises(Stop):
+            main([*argv, '--on-bad-image', policy])
+        assert len(banks[0]) == 11
+
+
+class Stop(Exception):  # noqa: N818
+    """Ends a run where a test has seen enough."""
+
+
+def stop(*_):
+    raise Stop
+
+
 @pytest.mark.parametrize(
     ('flags', 'expected'),
     [

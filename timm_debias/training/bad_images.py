@@ -44,17 +44,15 @@ _COLUMNS = ('epoch', 'split', 'file', 'reason', 'replaced_by')
 
 @dataclass(frozen=True)
 class BadImage:
-    """A place in the order of an epoch whose image could not be read."""
+    """An image that could not be read."""
 
-    epoch: int
-    position: int
     failure: Failure
     name: str
     replaced_by: str = ''
 
-    def row(self) -> list[int | str]:
-        """Return epoch, file, reason and the file in its place, for checkpoints and the log."""
-        return [self.epoch, self.name, self.failure.reason, self.replaced_by]
+    def row(self) -> list[str]:
+        """Return file, reason and the file in its place, for checkpoints and the log."""
+        return [self.name, self.failure.reason, self.replaced_by]
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ class Samples:
         found = other is not None
         replaced_by = image_name(self.dataset, replacement.image) if found else ''
         name = image_name(self.dataset, key.image)
-        return replacement, other, (BadImage(key.epoch, key.position, sample, name, replaced_by),)
+        return replacement, other, (BadImage(sample, name, replaced_by),)
 
     def _replacement(self, key: SampleKey, size: tuple[int, ...]) -> tuple[SampleKey, Any]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, key.epoch, key.position, 'replacement'))

@@ -1,8 +1,9 @@
 """Builds data sets, augmentation and loaders."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,11 +15,12 @@ from torchvision.transforms.functional import resize, to_tensor
 
 from ..data.checks import check_image_folder, check_same_classes, check_splits_differ, class_names
 from ..data.factory import create_dataset, is_folder
-from ..data.reading import label_error
-from ..errors import DebiasError
+from ..data.reading import image_name, is_bad_image, label_error
+from ..errors import DebiasError, reason
 from ..registration import register, uses_stylize
 from ..style_bank import StyleBank
 from ..stylizers import create_stylizer
+from .bad_images import ADVICE
 from .config import TrainConfig
 from .eval_loader import EvalLoader
 from .machine import Machine
@@ -115,7 +117,8 @@ def register_augmentations(config: TrainConfig, train: Any, input_config: dict[s
     """Make `--aa …-tstylize` work: register timm's Stylize with the styles of training images.
 
     Raises:
-        DebiasError: a data set that gives no image by its number, from which no styles can be drawn.
+        DebiasError: a data set that gives no image by its number, from which no styles can be drawn, or an unreadable
+            image where those are an error.
     """
     if not uses_stylize(config.augment.aa):
         return
@@ -123,11 +126,24 @@ def register_augmentations(config: TrainConfig, train: Any, input_config: dict[s
         raise DebiasError(f"--aa {config.augment.aa} draws styles from training images, which '{config.data.dataset}' "
                           'gives only as a stream')  # fmt: skip
     stylizer = create_stylizer(config.debias.debias_stylizer, config.debias.debias_stylizer_weights)
-    generator = torch.Generator().manual_seed(config.run.seed)
-    chosen = torch.randperm(len(train), generator=generator)[:STYLE_BANK_SIZE].tolist()
     size = list(input_config['input_size'][1:])
-    pictures = (resize(train[index][0].convert('RGB'), size) for index in chosen)
-    register(StyleBank(stylizer, (to_tensor(picture) for picture in pictures)))
+    pictures = islice(_style_pictures(config, train), STYLE_BANK_SIZE)
+    register(StyleBank(stylizer, (to_tensor(resize(picture.convert('RGB'), size)) for picture in pictures)))
+
+
+def _style_pictures(config: TrainConfig, train: Any) -> Iterator[Any]:
+    """Yield training images in an order of the run's seed; unreadable ones are what `--on-bad-image` says of them."""
+    generator = torch.Generator().manual_seed(config.run.seed)
+    for index in torch.randperm(len(train), generator=generator).tolist():
+        try:
+            picture = train[index][0]
+        except Exception as error:
+            if not is_bad_image(error):
+                raise
+            if config.faults.on_bad_image == 'error':
+                raise DebiasError(f'unreadable image {image_name(train, index)} ({reason(error)}): {ADVICE}') from error
+            continue
+        yield picture
 
 
 def build_train_loader(

@@ -125,12 +125,12 @@ class Epochs:
             raise
 
     def _count_faults(
-        self, epoch: int, split: str, metrics: Metrics, bad: list[list[Any]], skipped: int | None = None
+        self, epoch: int, split: str, metrics: Metrics, bad: list[list[str]], skipped: int | None = None
     ) -> None:
         """Enter into the metrics what `--on-bad-image` and `--on-nonfinite` left out, and name the images in a file."""
         faults = self.run.config.faults
         if faults.on_bad_image != 'error':
-            rows = [[epoch, split, *row[1:]] for process in gather(self.run.machine, lambda: bad) for row in process]
+            rows = [[epoch, split, *row] for process in gather(self.run.machine, lambda: bad) for row in process]
             metrics['bad_images'] = len(rows)
             on_primary(self.run.machine, lambda: self._log_bad_images(epoch, split, rows))
         if faults.on_nonfinite == 'skip' and skipped is not None:

@@ -227,7 +227,7 @@ class Meters:
         self.sums: dict[str, torch.Tensor] = {}
         self.count = 0
         self.skipped = 0
-        self.bad: list[list[Any]] = []
+        self.bad: list[list[str]] = []
 
     def update(self, result: dict[str, torch.Tensor], count: int) -> None:
         """Add the results of a task for a batch of `count` images."""

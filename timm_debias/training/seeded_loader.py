@@ -214,7 +214,7 @@ class _SeededStream(IterableDataset):
         if wrong is None:
             return key, sample, ()
         failure = Failure(key.image, wrong, fatal=True)
-        return key, None, (BadImage(key.epoch, key.position, failure, self.workers.name(key.image)),)
+        return key, None, (BadImage(failure, self.workers.name(key.image)),)
 
 
 class _SeededCollate:
