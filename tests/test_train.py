@@ -2,7 +2,9 @@
 
 import csv
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +16,9 @@ from timm.task import ClassificationTask
 from timm.utils import random_seed
 
 from timm_debias.cli import main
-from timm_debias.training.main import build_parser
+from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.randomness import derive_seed, seed_host
+from timm_debias.training.train import _report
 
 COMMON = ['--model', 'test_resnet', '--num-classes', '3', '--img-size', '32', '--device', 'cpu', '-j', '0', '-b', '4']
 COMMON += ['--epochs', '2', '--warmup-epochs', '0', '--lr', '0.01', '--log-interval', '1']
@@ -213,3 +216,13 @@ def test_embedded_data_set(tmp_path, capsys):
     metrics = result(capsys)[0]['validation']
     assert {'top1', 'conflict_shape', 'conflict_texture', 'shape_bias'} <= set(metrics)
     assert 0 <= metrics['conflict_shape'] + metrics['conflict_texture'] <= 100
+
+
+@pytest.mark.parametrize(('metric', 'best'), [('top1', 2), ('loss', 0)])
+def test_results_end_with_the_best_and_begin_with_nan(tmp_path, capsys, metric, best):
+    config = config_from_args(build_parser().parse_args(['--eval-metric', metric]))
+    values = (1.0, math.nan, 3.0, 2.0)
+    results = [{'epoch': epoch, 'train': {}, 'validation': {metric: value}} for epoch, value in enumerate(values)]
+    _report(SimpleNamespace(config=config), results, tmp_path)
+    ranked = json.loads(capsys.readouterr().out.split('--result\n')[1])
+    assert [result['epoch'] for result in ranked] == [1, 2 - best, 3, best]
