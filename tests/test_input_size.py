@@ -29,6 +29,13 @@ def test_modes_statistics_and_random_numbers_stay():
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
+def test_no_memory_is_not_a_size_that_does_not_fit():
+    model = timm.create_model('test_resnet')
+    model.forward = lambda images: torch.empty(2**60)
+    with pytest.raises(DebiasError, match='ResNet: out of memory with batches of 1; free some memory'):
+        check_input_size(model, (3, 32, 32), MACHINE)
+
+
 def test_sizes_that_do_not_fit():
     model = timm.create_model('test_vit', dynamic_img_size=False)
     with pytest.raises(DebiasError, match=r'does not take 3×96×64 images \(.*\); .* --model-kwargs img_size=N'):

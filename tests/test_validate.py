@@ -2,7 +2,9 @@
 
 import argparse
 import csv
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -187,6 +189,39 @@ def test_fewer_classes_than_the_model(data, tmp_path, capsys):
     (tmp_path / 'classes.txt').write_text('a\nb\nc\nd\n')
     assert run(*arguments, '--class-map', tmp_path / 'classes.txt') == 0
     assert 'The data has' not in capsys.readouterr().err
+
+
+def test_model_that_does_not_take_the_size(data, tmp_path, capsys):
+    torch.save(timm.create_model('test_vit', num_classes=4).state_dict(), tmp_path / 'vit.pth')
+    arguments = ['--data-dir', data, '--num-classes', 4, *COMMON, '--model', 'test_vit']
+    arguments += ['--checkpoint', tmp_path / 'vit.pth', '--model-kwargs', 'dynamic_img_size=False']
+    assert run(*arguments) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert 'test_vit does not take 32×32 images (' in message
+    assert message.endswith('see --img-size and --model-kwargs img_size=N')
+
+
+def test_results_file_that_cannot_be_written(data, tmp_path, capsys, monkeypatch):
+    """Found out before measuring where it can be; else what was measured is printed all the same."""
+    arguments = ['--data-dir', data, '--num-classes', 4, '--checkpoint', data / 'model.pth.tar', *COMMON]
+    arguments += ['--results-file', tmp_path / 'a.csv']
+    (tmp_path / 'a.csv').mkdir()
+    assert run(*arguments) == 2
+    assert "a.csv' is a folder" in capsys.readouterr().err
+    (tmp_path / 'a.csv').rmdir()
+    with monkeypatch.context() as patch:
+        patch.setattr('os.access', lambda path, mode: False)  # Whoever runs tests as root may write anywhere.
+        assert run(*arguments) == 2
+        assert f'--results-file {tmp_path}: {tmp_path} cannot be written to' in capsys.readouterr().err
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr('timm_debias.validation.main.atomic_path', full)
+    assert run(*arguments) == 2
+    ended = capsys.readouterr()
+    assert json.loads(ended.out.split('--result\n')[1])['model'] == 'test_resnet'
+    assert ended.err.splitlines()[-1].endswith('a.csv cannot be written: No space left on device')
 
 
 @pytest.mark.parametrize('content', [b'', b'torn', b'not a checkpoint'])

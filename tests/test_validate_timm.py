@@ -11,6 +11,7 @@ from tiny import make_folder
 
 from timm_debias.cli import main
 from timm_debias.flags import config_from
+from timm_debias.validation import main as main_module
 from timm_debias.validation.config import ValidateConfig
 from timm_debias.validation.main import build_parser
 from timm_debias.validation.model import build_model, prepare_model
@@ -111,6 +112,21 @@ def test_a_folder_of_checkpoints(data, capsys, tmp_path):
     assert [row['top1'] for row in rows] == pytest.approx(sorted(top1, reverse=True), abs=1e-3)
     assert {row['checkpoint'] for row in rows} == {str(data / 'models' / f'{number}.pth') for number in range(2)}
     assert len(list(csv.DictReader(table.open()))) == 2
+
+
+def test_a_model_that_raises_does_not_end_the_run(data, capsys, monkeypatch):
+    evaluate = main_module.evaluate
+
+    def raise_once(*args, **options):
+        monkeypatch.setattr(main_module, 'evaluate', evaluate)
+        raise AssertionError('an assertion of model code')
+
+    monkeypatch.setattr(main_module, 'evaluate', raise_once)
+    run(data, code=1, checkpoint='models')
+    output = capsys.readouterr()
+    assert len(json.loads(output.out.split('--result\n')[1])) == 1
+    assert 'an assertion of model code' in output.err
+    assert '1 of 2 models failed' in output.err
 
 
 def test_a_file_of_names(data, capsys, tmp_path):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ..errors import DebiasError
+from ..validation.memory import BatchTooLargeError, is_out_of_memory
 from .machine import Machine
 
 
@@ -21,7 +22,11 @@ def check_input_size(model: nn.Module, input_size: Sequence[int], machine: Machi
 
 
 def forward_error(model: nn.Module, input_size: Sequence[int], machine: Machine) -> str | None:
-    """Return why the model does not take an image of `input_size` [C, H, W], None where it does: tried on zeros."""
+    """Return why the model does not take an image of `input_size` [C, H, W], None where it does: tried on zeros.
+
+    Raises:
+        BatchTooLargeError: the memory does not hold one image.
+    """
     parameter = next(model.parameters())
     images = torch.zeros(1, *input_size, device=machine.device, dtype=parameter.dtype)
     was_training = model.training
@@ -30,6 +35,8 @@ def forward_error(model: nn.Module, input_size: Sequence[int], machine: Machine)
         with torch.no_grad(), torch.random.fork_rng(enabled=machine.device.type == 'cpu'):
             model.eval()(images)
     except (RuntimeError, AssertionError, ValueError) as error:
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise BatchTooLargeError(type(model).__name__, 1) from error
         return ' '.join(str(error).split())[:200]
     finally:
         model.train(was_training)

@@ -6,6 +6,7 @@ from dataclasses import fields
 from ..checks import check_preprocessing, check_seed
 from ..data.factory import check_source
 from ..errors import DebiasError
+from ..files import check_output
 from .combinations import check_combinations
 from .config import ValidateConfig, ValidateDataConfig
 from .many import names_many
@@ -47,15 +48,23 @@ def check_config(config: ValidateConfig) -> None:
     if config.suite.benchmarks:
         _check_no_data_flags(config)
     else:
-        folder = os.path.dirname(run.results_file)
-        if folder and not os.path.isdir(folder):
-            raise DebiasError(f"--results-file '{run.results_file}': no such folder")
+        if run.results_file:
+            _check_results_file(run.results_file)
         if run.results_format != 'csv' and not run.results_file:
             raise DebiasError('--results-format is the format of --results-file, which is not given')
     check_suite(config)
     check_wanted(config)
     if not config.suite.benchmarks:
         check_source(config.data.dataset, config.data.data_dir or config.data.data, config.data.split)
+
+
+def _check_results_file(path: str) -> None:
+    folder = os.path.dirname(path) or '.'
+    if not os.path.isdir(folder):
+        raise DebiasError(f"--results-file '{path}': no such folder")
+    if os.path.isdir(path):
+        raise DebiasError(f"--results-file '{path}' is a folder; name a file in it")
+    check_output(folder, '--results-file')
 
 
 def _check_numbers(config: ValidateConfig) -> None:

@@ -36,7 +36,7 @@ from .evaluate import evaluate, evaluate_conflict
 from .labels import AveragedMetrics, RealLabels, read_valid_labels
 from .many import names_many, validate_many
 from .memory import BatchTooLargeError, halve, is_out_of_memory
-from .model import autocast, build_model, pool_at_test, prepare_model, resolve_input
+from .model import autocast, build_model, check_input_size, pool_at_test, prepare_model, resolve_input
 from .suite import run_suite
 from .tables import format_headline, format_results
 
@@ -100,12 +100,12 @@ def _run(config: ValidateConfig, machine: Machine) -> int:
             results = _validate(config)
         for row in results if isinstance(results, list) else [results]:
             log_results(row)
-    if config.run.results_file:
-        write_results(config.run.results_file, results, config.run.results_format)
     if machine.is_primary and config.suite.results_dir:
         print(f'{summary}\nResults: {config.suite.results_dir}', flush=True)
     elif machine.is_primary:
         print(f'--result\n{json.dumps(results, indent=4)}', flush=True)
+    if config.run.results_file:  # After the printing: a disk may be full, and the results took hours.
+        write_results(config.run.results_file, results, config.run.results_format)
     if failed:
         _logger.warning(f'{len(failed)} of {total} models failed: {", ".join(failed)}')
     return 1 if failed else 0
@@ -156,6 +156,8 @@ def validate(config: ValidateConfig) -> Results:
     num_classes = model.num_classes if columns is None else len(columns)
     patch_size = naflex_patch_size(model) if config.data.naflex_loader else None
     model, input_config = pool_at_test(config, model, input_config)
+    if patch_size is None:
+        check_input_size(config, model, input_config['input_size'], Machine(torch.device('cpu')))  # Where it is as yet.
     datasets = {split: _dataset(config, input_config, split, num_classes) for split in _splits(config)}
     loaders = {split: _loader(config, data, input_config, patch_size, num_classes) for split, data in datasets.items()}
     model = prepare_model(config, model)
@@ -306,12 +308,19 @@ def log_results(results: Results) -> None:
 
 
 def write_results(path: str, results: Results | list[Results], format: str) -> None:
-    """Write a row of results, or several, to `path`, as CSV with timm's columns first or as JSON, atomically."""
-    with atomic_path(path) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as file:
-        if format == 'json':
-            json.dump(results, file, indent=4)
-        else:
-            rows = results if isinstance(results, list) else [results]
-            writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
-            writer.writeheader()
-            writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
+    """Write a row of results, or several, to `path`, as CSV with timm's columns first or as JSON, atomically.
+
+    Raises:
+        DebiasError: it cannot be written; a file that was there is as it was.
+    """
+    try:
+        with atomic_path(path) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as file:
+            if format == 'json':
+                json.dump(results, file, indent=4)
+            else:
+                rows = results if isinstance(results, list) else [results]
+                writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+                writer.writeheader()
+                writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
+    except OSError as error:
+        raise DebiasError(f'--results-file {path} cannot be written: {error.strerror or error}') from error

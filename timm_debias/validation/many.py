@@ -44,8 +44,11 @@ def validate_many(
         except DebiasError as error:
             _logger.warning(f'{name} failed: {error}')
             failed.append(name)
-            continue
-        rows.append(row | ({'checkpoint': entry.checkpoint} if entry.checkpoint else {}))
+        except Exception:  # Model code raises almost anything, and the next model may be well.
+            _logger.warning(f'{name} failed.', exc_info=True)
+            failed.append(name)
+        else:
+            rows.append(row | ({'checkpoint': entry.checkpoint} if entry.checkpoint else {}))
     return sorted(rows, key=lambda row: row.get('top1', 0), reverse=True), failed
 
 

@@ -24,7 +24,7 @@ from .config import ValidateConfig
 from .evaluate import predict
 from .loading import AsPublished, Batch, PartBatches, Transform, share
 from .memory import BatchTooLargeError, halve, is_out_of_memory
-from .model import autocast
+from .model import autocast, check_input_size
 
 _logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def measure(
     runner = _Runner(config, model, input_config, tasks, machine)
     own = tuple(input_config['input_size'][-2:])
     sizes = {(task.transform.size,) * 2 if isinstance(task.transform, AsPublished) else own for task in tasks}
-    agree(machine, lambda: [runner.check_size(size, own) for size in sorted(sizes)])
+    agree(machine, lambda: [_check_size(config, model, size, own, machine) for size in sorted(sizes)])
     batch_size = config.run.batch_size
     left = list(tasks)
     while left:
@@ -109,6 +109,14 @@ def _measure_until_full(
         )
 
 
+def _check_size(
+    config: ValidateConfig, model: nn.Module, size: tuple[int, int], own: tuple[int, int], machine: Machine
+) -> None:
+    """Raise `DebiasError` where the model does not take images of a size; `own` is that of its own transform."""
+    published = '' if size == own else ', the size of a benchmark that must not be resized'
+    check_input_size(config, model, (3, *size), machine, published)
+
+
 class _Runner:
     """The model, its normalisation, and how far the run is."""
 
@@ -128,28 +136,6 @@ class _Runner:
         mean, std = input_config['mean'], input_config['std']
         self._normalize = Normalize(mean, std).to(self._device)
         self._pixel_model = PixelModel(model, mean, std).to(self._device)
-
-    @torch.no_grad()
-    def check_size(self, size: tuple[int, int], own: tuple[int, int]) -> None:
-        """Raise `DebiasError` where the model does not take images of a size, (height, width).
-
-        Args:
-            size: The size.
-            own: The size of the model's own transform, which the user may change.
-        """
-        self._model.eval()
-        images = torch.zeros(1, 3, *size, device=self._device, dtype=next(self._model.parameters()).dtype)
-        try:
-            self._model(images)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            if isinstance(error, RuntimeError) and is_out_of_memory(error):
-                raise BatchTooLargeError(self.config.model.model, 1) from error
-            reason = ' '.join(str(error).split())[:200]
-            published = '' if size == own else ', the size of a benchmark that must not be resized'
-            raise DebiasError(
-                f'{self.config.model.model} does not take {size[1]}×{size[0]} images{published} ({reason}); see '
-                '--img-size and --model-kwargs img_size=N'
-            ) from error
 
     def run(self, part: Part, loaded: Iterator[Batch], batch_size: int) -> dict[str, Any]:
         """Return the result of this process's share of a part.

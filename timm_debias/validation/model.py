@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from torch import nn
 from ..checks import check_model_name
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError, told_as
+from ..training.input_size import forward_error
+from ..training.machine import Machine
 from ..weight_files import check_weights
 from ..weights.network import load_as_timm
 from .config import ValidateConfig, ValidateModelConfig
@@ -85,6 +88,19 @@ def resolve_input(config: ValidateConfig, model: nn.Module) -> dict[str, Any]:
     if config.data.dataset == SHAPES_TEXTURES and args['crop_pct'] is None:
         args['crop_pct'] = 1.0  # Its images are drawn at the input size: a crop would only cut silhouettes.
     return resolve_data_config(args, model=model, use_test_size=not config.model.use_train_size, verbose=True)
+
+
+def check_input_size(
+    config: ValidateConfig, model: nn.Module, input_size: Sequence[int], machine: Machine, published: str = ''
+) -> None:
+    """Raise `DebiasError` where the model does not take images of a size [C, H, W]; `published` says whose it is."""
+    reason = forward_error(model, input_size, machine)
+    if reason is not None:
+        height, width = input_size[-2:]
+        raise DebiasError(
+            f'{config.model.model} does not take {width}×{height} images{published} ({reason}); see --img-size and '
+            '--model-kwargs img_size=N'
+        )
 
 
 def pool_at_test(
