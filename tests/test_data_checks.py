@@ -1,10 +1,14 @@
-"""Links in image folders that lead back to where they come from."""
+"""Image folders that hold links back to where they come from, or that the machine cannot read now."""
+
+import errno
+import os
 
 import pytest
 from bad_files import picture
+from PIL import Image
 
 from timm_debias import DebiasError
-from timm_debias.data.checks import check_no_link_loops
+from timm_debias.data.checks import check_images, check_no_link_loops
 from timm_debias.data.factory import create_dataset
 
 
@@ -44,3 +48,10 @@ def test_links_that_are_no_loops(train, tmp_path):
     (tmp_path / 'data2').symlink_to(train.parent)
     check_no_link_loops(str(tmp_path / 'data2' / 'train'))
     assert len(create_dataset('', str(tmp_path / 'data2'), 'train', 32)) == 5
+
+
+@pytest.mark.parametrize('number', [errno.EMFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT])
+def test_faults_of_the_machine_are_not_the_images(train, monkeypatch, number):
+    monkeypatch.setattr(Image, 'open', lambda *_: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        check_images([str(train / 'cat' / '0.png')])

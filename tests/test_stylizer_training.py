@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from bad_files import deep
 from PIL import Image
 from test_stylizers import ENCODER, random_state
 
@@ -130,6 +131,9 @@ def test_bad_images(tmp_path, capsys):
     broken.write_bytes(b'torn')
     assert run(*arguments) == 2
     assert str(broken) in capsys.readouterr().err
+    deep(broken)
+    assert run(*arguments) == 2
+    assert 'grey values of 16 bits' in capsys.readouterr().err
     Image.new('RGB', (64, 8)).save(broken)
     assert run(*arguments) == 2
     assert '64×8 pixels' in capsys.readouterr().err

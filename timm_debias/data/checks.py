@@ -13,7 +13,7 @@ from timm.data.dataset_factory import _search_split
 from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 
-from ..errors import DebiasError, reason
+from ..errors import DebiasError, is_of_the_machine, reason
 from .reading import check_depth
 
 _logger = logging.getLogger(__name__)
@@ -114,7 +114,12 @@ def check_image_folder(dataset: Any, decode: bool = True) -> None:
 
 
 def check_images(paths: Sequence[str]) -> None:
-    """Decode the images and raise a `DebiasError` that names those that fail."""
+    """Decode the images and raise a `DebiasError` that names those that fail.
+
+    Raises:
+        DebiasError: unreadable images.
+        OSError: the machine, not a file, is at fault: too many open files, no memory, a lost file server.
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         errors = [error for error in pool.map(_decode_error, paths) if error]
     if errors:
@@ -170,5 +175,7 @@ def _decode_error(path: str) -> str | None:
             image.draft('RGB', (image.width // 8 + 1, image.height // 8 + 1))
             image.load()
     except Exception as error:  # Image decoders raise almost anything on a broken file.
+        if is_of_the_machine(error):
+            raise
         return f'{path} ({reason(error)})'
     return None

@@ -12,6 +12,7 @@ import PIL
 import torch
 
 from .. import __version__
+from ..data.images import check_readable
 from ..errors import DebiasError
 from ..flags import Parser, add_config_flag, add_flags, config_from, parse_with_yaml
 from ..hashing import hash_weights
@@ -32,7 +33,7 @@ from .config import (
 from .corrupt import ALL_SEVERITIES, QUALITY, write_corrupted
 from .manifest import Manifest, claim, finish
 from .pairs import Pair, conflict_pairs, stylized_pairs
-from .source import Source, check_readable, find_source, find_styles, fingerprint
+from .source import Source, find_source, find_styles, fingerprint
 from .stylise import write_pairs
 
 _logger = logging.getLogger(__name__)

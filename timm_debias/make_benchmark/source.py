@@ -13,7 +13,8 @@ from timm.data.readers.img_extensions import get_img_extensions
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
-from ..data.checks import check_images, split_dir
+from ..data.checks import split_dir
+from ..data.images import images_below
 from ..errors import DebiasError
 
 
@@ -67,24 +68,7 @@ def find_styles(style_dir: str) -> list[str]:
     Raises:
         DebiasError: no such folder, or no images in it.
     """
-    root = Path(style_dir)
-    if not root.is_dir():
-        raise DebiasError(f"--style-dir '{style_dir}': no such folder")
-    extensions = get_img_extensions(as_set=True)
-    names = [path.relative_to(root).as_posix() for path in root.rglob('*') if path.suffix.lower() in extensions]
-    if not names:
-        raise DebiasError(f"--style-dir '{style_dir}' has no images")
-    return sorted(names)
-
-
-def check_readable(paths: Sequence[Path], min_size: int) -> None:
-    """Raise `DebiasError` that names images which cannot be read, or one with a side below `min_size` pixels."""
-    check_images([str(path) for path in paths])
-    for path in paths:
-        with Image.open(path) as image:
-            if min(image.size) < min_size:
-                size = f'{image.width}×{image.height}'
-                raise DebiasError(f'{path}: {size} pixels; stylizers need at least {min_size}×{min_size}')
+    return sorted(path.relative_to(style_dir).as_posix() for path in images_below(style_dir, '--style-dir'))
 
 
 def fingerprint(root: Path, names: Iterable[str]) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from timm.data.readers.img_extensions import get_img_extensions
 
+from ..data.images import images_below
+from ..data.reading import BadImageError, decode_image
 from ..errors import DebiasError
 from ..stylizers.base import MIN_SIZE
 
@@ -70,15 +71,7 @@ def find_images(folders: Sequence[str], max_images: int, seed: int) -> tuple[lis
     """
     if max_images < _LEAST:
         raise DebiasError(f'--max-images is {max_images}; expected at least {_LEAST}')
-    extensions = get_img_extensions(as_set=True)
-    paths: list[Path] = []
-    for folder in folders:
-        if not os.path.isdir(folder):
-            raise DebiasError(f"--data-dir '{folder}': no such folder")
-        found = [path for path in sorted(Path(folder).rglob('*')) if path.suffix.lower() in extensions]
-        if not found:
-            raise DebiasError(f"--data-dir '{folder}' has no images ({', '.join(sorted(extensions))})")
-        paths += found
+    paths = [path for folder in folders for path in images_below(folder, '--data-dir')]
     if len(paths) > max_images:
         chosen = torch.randperm(len(paths), generator=torch.Generator().manual_seed(seed))[:max_images]
         _logger.info(f'Using {max_images:,} of {len(paths):,} images.')
@@ -91,9 +84,8 @@ def find_images(folders: Sequence[str], max_images: int, seed: int) -> tuple[lis
 
 def _load(path: Path, shorter_side: int) -> torch.Tensor:
     try:
-        with Image.open(path) as file:
-            image = file.convert('RGB')
-    except Exception as error:  # Image decoders raise almost anything on a broken file.
+        image = decode_image(path)
+    except BadImageError as error:
         raise DebiasError(f'unreadable image: {path} ({error}); mend or remove it') from error
     if min(image.size) < MIN_SIZE:
         raise DebiasError(f'{path}: {image.width}×{image.height} pixels; at least {MIN_SIZE}×{MIN_SIZE} are needed')

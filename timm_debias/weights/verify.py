@@ -8,12 +8,12 @@ import torch
 import torchvision.models.resnet as torchvision_resnet
 from PIL import Image
 from timm.data import create_transform
-from timm.data.readers.img_extensions import get_img_extensions
 from timm.models import create_model
 from torch import nn
 
 from ..aux_bn import convert_aux_bn
 from ..data.checks import check_images
+from ..data.images import images_below
 from ..errors import DebiasError
 from ..weight_files import difference, load_safetensors, load_state
 from .checkpoints import Checkpoint
@@ -34,13 +34,7 @@ def sample_images(folder: str) -> list[Path]:
     Raises:
         DebiasError: no such folder, no images in it, or one that cannot be read.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise DebiasError(f"--verify '{folder}': no such folder")
-    extensions = get_img_extensions(as_set=True)
-    paths = [path for path in sorted(root.rglob('*')) if path.suffix.lower() in extensions][:MAX_IMAGES]
-    if not paths:
-        raise DebiasError(f"--verify '{folder}' has no images")
+    paths = images_below(folder, '--verify')[:MAX_IMAGES]
     check_images([str(path) for path in paths])
     return paths
 
