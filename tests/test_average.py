@@ -88,6 +88,8 @@ def test_mistakes(checkpoints, tmp_path, capsys):
     assert not (tmp_path / 'mean.safetensors').exists()
     assert main(['average', *map(str, checkpoints), '--output', str(tmp_path / 'mean.pth')]) == 2
     assert '.safetensors' in error(capsys)
+    assert main(['average', *map(str, checkpoints), '--output', f'{checkpoints[0]}/mean.safetensors']) == 2
+    assert error(capsys).endswith(f'{checkpoints[0]} is a file; name a folder')
     (tmp_path / 'mean.safetensors').write_text('mine')
     assert main(['average', *map(str, checkpoints), '--output', str(tmp_path / 'mean.safetensors')]) == 2
     assert '--overwrite' in error(capsys)

@@ -109,6 +109,8 @@ def test_mistakes(checkpoint, tmp_path, capsys, monkeypatch):
     assert '--num-classes is for a --checkpoint' in error(capsys)
     assert run(*flags(tmp_path / 'none.pth', tmp_path / 'model.pt2')) == 2
     assert 'no such file' in error(capsys)
+    assert run(*flags(path, path / 'model.pt2')) == 2
+    assert error(capsys).endswith(f'{path} is a file; name a folder')
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     assert run(*flags(path, tmp_path / 'model.onnx')) == 2
     assert "pip install 'timm-debias[export]'" in error(capsys)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from timm_debias import create_stylizer
+from timm_debias import DebiasError, create_stylizer
+from timm_debias.checks import check_device
 from timm_debias.cli import main
 
 
@@ -95,8 +96,12 @@ def test_nothing_is_written_over(folder, tmp_path, capsys):
         (['--stylizer', 'adain_light'], ["'adain_lite'"]),
         (['--stylizer-weights', 'nowhere'], ['nowhere']),
         (['--device', 'gpu'], ["'gpu'"]),
+        (['--device', 'cuda:7'], ['--device cuda:7', 'torch finds']),
+        (['--device', 'xpu'], ['--device xpu: torch cannot use it here']),
+        (['--device', 'privateuseone'], ['--device privateuseone: torch cannot use it here']),
         (['--seed', '-1'], ['--seed is -1']),
         (['--output', __file__], [__file__, 'name a folder']),
+        (['--grid', '2', '--output', f'{__file__}/a.png'], [__file__, 'name a folder']),
     ],
     ids=lambda value: ' '.join(value) if value[0].startswith('-') else '',
 )
@@ -119,3 +124,24 @@ def test_bad_images(folder, tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
     assert run('--content-dir', tmp_path / 'empty', '--output', tmp_path / 'out') == 2
     assert 'has no images' in capsys.readouterr().err
+
+
+def test_devices_are_counted(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    for device in ('cuda', 'cuda:1'):
+        check_device(device)
+    with pytest.raises(DebiasError, match='--device cuda:2: torch finds 2 CUDA devices here, from cuda:0 on'):
+        check_device('cuda:2')
+
+
+def test_images_that_would_become_one_file(folder, tmp_path, capsys):
+    (tmp_path / 'styles').mkdir()
+    Image.new('RGB', (30, 30), (200, 10, 10)).save(tmp_path / 'styles' / 'red.png')
+    Image.new('RGB', (40, 40)).save(folder / '0' / 'image0.jpg')
+    arguments = ['--content-dir', folder, '--style-dir', tmp_path / 'styles', '--output', tmp_path / 'out']
+    assert run(*arguments, '--overwrite') == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    for part in ('image0.jpg and ', 'image0.png would become one file', 'image0-red.png; rename one of them'):
+        assert part in message
+    assert not (tmp_path / 'out').exists()

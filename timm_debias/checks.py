@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from timm.models import is_model, list_models
 
-from .errors import DebiasError, did_you_mean
+from .errors import DebiasError, did_you_mean, reason
 
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
 """Ways to resize an image that timm's transforms know by name."""
@@ -50,12 +50,21 @@ def check_preprocessing(
 
 
 def check_device(device: str) -> None:
-    """Raise `DebiasError` for a device that torch does not have."""
+    """Raise `DebiasError` for a device that torch does not have, or not here."""
     try:
-        kind = torch.device(device).type
+        named = torch.device(device)
     except RuntimeError as error:
         raise DebiasError(f"--device '{device}' is not a device that torch knows") from error
-    if kind == 'cuda' and not torch.cuda.is_available():
+    if named.type == 'cuda' and not torch.cuda.is_available():
         raise DebiasError(f'--device {device}: torch finds no CUDA device here; give --device cpu to use the CPU')
-    if kind == 'mps' and not torch.backends.mps.is_available():
+    if named.type == 'cuda' and (named.index or 0) >= torch.cuda.device_count():
+        raise DebiasError(
+            f'--device {device}: torch finds {torch.cuda.device_count()} CUDA devices here, from cuda:0 on'
+        )
+    if named.type == 'mps' and not torch.backends.mps.is_available():
         raise DebiasError(f'--device {device}: torch finds no MPS device here; give --device cpu to use the CPU')
+    if named.type not in ('cpu', 'cuda', 'mps'):
+        try:
+            torch.empty(0, device=named)
+        except (AssertionError, ImportError, RuntimeError) as error:
+            raise DebiasError(f'--device {device}: torch cannot use it here ({reason(error)[:200]})') from error

@@ -77,7 +77,8 @@ def _check(config: StylizeConfig) -> Path:
     check_seed(config.seed)
     if config.output is None:
         raise DebiasError('no --output: name a folder, or with --grid a PNG file')
-    output = check_output(config.output) if config.grid is None else Path(config.output)
+    output = Path(config.output)
+    check_output(output if config.grid is None else output.parent)
     if config.grid is None and len(config.alphas or [0.5]) != 1:
         raise DebiasError('several --alphas make a --grid; a folder takes one')
     if config.grid is not None and config.grid < 1:
@@ -109,6 +110,10 @@ def _write_folder(config: StylizeConfig, stylizer: Stylizer, pairs: list[tuple[P
     targets = [
         output / content.relative_to(root).parent / f'{content.stem}-{style.stem}.png' for content, style in pairs
     ]
+    sources: dict[Path, Path] = {}
+    for (content, _), target in zip(pairs, targets, strict=True):
+        if sources.setdefault(target, content) != content:
+            raise DebiasError(f'{sources[target]} and {content} would become one file, {target}; rename one of them')
     existing = [target for target in targets if target.exists()]
     if existing and not config.overwrite:
         raise DebiasError(f'{existing[0]} exists; choose another --output or give --overwrite')

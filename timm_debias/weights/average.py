@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..errors import DebiasError
-from ..files import atomic_path
+from ..files import atomic_path, check_output
 from ..flags import Parser, add_flags, config_from, flag
 from ..log import setup_logging
 from ..weight_files import StateDict, difference
@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise DebiasError(f"--output '{config.output}': expected a file that ends in .safetensors")
     if output.exists() and not config.overwrite:
         raise DebiasError(f'{output} exists; choose another --output or give --overwrite')
+    check_output(output.parent)
     checkpoints = _read(config)
     state = average([checkpoint.state for checkpoint in checkpoints], [str(item.path) for item in checkpoints])
     with atomic_path(output) as temporary:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import DebiasError
-from ..files import atomic_path
+from ..files import atomic_path, check_output
 from ..flags import ParseKwargs, Parser, add_flags, config_from, flag
 from ..log import setup_logging
 from ..validation.config import (
@@ -92,6 +92,7 @@ def _check(config: ExportConfig, output: Path) -> None:
         raise DebiasError(f"--output '{config.output}': expected a file that ends in {' or '.join(FORMATS)}")
     if output.exists() and not config.overwrite:
         raise DebiasError(f'{output} exists; choose another --output or give --overwrite')
+    check_output(output.parent)
     if config.num_classes and not config.checkpoint:
         raise DebiasError(
             '--num-classes is for a --checkpoint; pretrained weights have a classifier for their own classes'
