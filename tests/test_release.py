@@ -160,6 +160,8 @@ def test_nothing_of_the_machine_is_published(run_dir, tmp_path):
         'data_dir': '/home/secret/images',
         'initial_checkpoint': '/home/secret/start.pth',
         'dataset': '',
+        'loss_class_weight': '/home/secret/weights.json',
+        'loss_pos_weight': '1,2.5',
     }
     (other / 'args.yaml').write_text(yaml.safe_dump({**args, **secret}))
     assert release(other, '--name', 'tiny', '--license', 'cc0-1.0') == 0
@@ -171,6 +173,8 @@ def test_nothing_of_the_machine_is_published(run_dir, tmp_path):
     assert '--data-dir DATA' in card
     assert json.loads((other / 'tiny' / 'config.json').read_text())['architecture'] == 'test_resnet'
     assert '--initial-checkpoint start.pth' in card
+    assert '--loss-class-weight weights.json' in card
+    assert '--loss-pos-weight 1,2.5' in card
     assert 'from pretrained weights' in card
 
 

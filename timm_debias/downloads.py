@@ -65,7 +65,7 @@ def _load(url: str, path: Path, check: Callable[[Path], object], sha256: str | N
     part = path.with_name(f'.{path.stem}-download{PARTIAL}{path.suffix}')
     if part.is_symlink() or sha256 is None:
         part.unlink(missing_ok=True)  # Nothing would tell whether its beginning is that of this file.
-    _fetch(url, part, max_bytes)
+    _fetch(url, part, max_bytes, '' if sha256 is None else '; the same command goes on there')
     try:
         found = hash_file(part)
         if sha256 is not None and found != sha256:
@@ -87,8 +87,8 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(url: str, part: Path, max_bytes: int) -> None:
-    """Load what `part` lacks of a file.
+def _fetch(url: str, part: Path, max_bytes: int, advice: str) -> None:
+    """Load what `part` lacks of a file; `advice` ends the message where it broke off.
 
     Raises:
         DebiasError: it is too large, or its end is missing.
@@ -121,7 +121,7 @@ def _fetch(url: str, part: Path, max_bytes: int) -> None:
         file.flush()
         os.fsync(file.fileno())
         if whole is not None and file.tell() != whole:
-            raise DebiasError(f'it broke off after {file.tell():,} of {whole:,} bytes; the same command goes on there')
+            raise DebiasError(f'it broke off after {file.tell():,} of {whole:,} bytes{advice}')
 
 
 def _size(response: Any, start: int) -> int | None:

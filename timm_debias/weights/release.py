@@ -51,10 +51,12 @@ _PATHS = (
     'pretrained_path',
     'class_map',
     'class_stats',
+    'loss_class_weight',
+    'loss_pos_weight',
     'debias_stylizer_weights',
     'debias_style_dir',
 )
-"""Flags that name files, of which the folder on the trainer's machine concerns nobody."""
+"""Flags that name files, or may, of which the folder on the trainer's machine concerns nobody."""
 
 _MODELS = ('model', 'kd_model_name')
 _LOCAL = 'local-dir:'
