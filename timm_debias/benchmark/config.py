@@ -1,6 +1,6 @@
 """The flags of `timm-debias benchmark`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -9,6 +9,9 @@ from ..errors import DebiasError
 from ..flags import flag
 from .results import BAND
 from .steps import Setup
+
+IMAGENET_IMAGES = 1_281_167
+"""Training images of ImageNet."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class ProjectConfig:
         None, 'training images a second of one device in plain training; measured here if not given', type=float
     )
     world_size: int = flag(8, 'number of devices', metavar='N')
-    num_images: int = flag(1_281_167, 'training images, those of ImageNet if not given', metavar='N')
+    num_images: int = flag(IMAGENET_IMAGES, 'training images, those of ImageNet if not given', metavar='N')
     bandwidth: float | None = flag(
         None,
         'GB a second that a device sends to others, and receives; hours on many devices then count waiting for others',
@@ -118,8 +121,6 @@ def check_config(config: BenchmarkConfig, setup: SetupConfig, project: ProjectCo
         raise DebiasError('--archs names the models: leave --model out')
     if modes == ['--archs'] and len(config.stylizers) > 1:
         raise DebiasError('--archs measures with one stylizer: give one with --stylizers')
-    if modes == ['--project-recipe'] and config.stylizers != BenchmarkConfig().stylizers:
-        raise DebiasError('--project-recipe takes the stylizer of the recipe: leave --stylizers out')
     if modes != ['--project-recipe'] and project != ProjectConfig():
         raise DebiasError('--images-per-second, --world-size, --num-images and --bandwidth belong to --project-recipe')
     for flag_name, value in (
@@ -132,3 +133,21 @@ def check_config(config: BenchmarkConfig, setup: SetupConfig, project: ProjectCo
     for flag_name, speed in (('--images-per-second', project.images_per_second), ('--bandwidth', project.bandwidth)):
         if speed is not None and not speed > 0:
             raise DebiasError(f'{flag_name} is {speed:g}; expected a number above 0')
+    if modes == ['--project-recipe']:
+        _check_projection(config, setup, project)
+
+
+def _check_projection(config: BenchmarkConfig, setup: SetupConfig, project: ProjectConfig) -> None:
+    """Raise `DebiasError` for a flag without effect on a projection."""
+    plain, measured = BenchmarkConfig(), replace(setup, model=SetupConfig.model, img_size=SetupConfig.img_size)
+    for name in ('stylizers', 'stylizer_weights'):
+        if getattr(config, name) != getattr(plain, name):
+            flag_name = name.replace('_', '-')
+            raise DebiasError(f'--project-recipe takes the stylizer of the recipe: leave --{flag_name} out')
+    if config.output != plain.output:
+        raise DebiasError('--project-recipe prints what it finds: leave --output out')
+    if project.images_per_second is not None and (measured, config.repeats) != (SetupConfig(), plain.repeats):
+        raise DebiasError(
+            '--images-per-second says how fast a device is, so that nothing is measured: leave out --device, '
+            '-b/--batch-size and whatever else says how to measure'
+        )
