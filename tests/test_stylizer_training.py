@@ -148,6 +148,14 @@ def test_folder_of_a_run_is_not_written_over(folder, tmp_path, capsys):
     assert '--seed 0, not 3' in capsys.readouterr().err
 
 
+def test_what_a_run_may_go_on_with(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run('--data-dir', folder, '--output', 'a', *FAST) == 0
+    (tmp_path / 'a').rename(tmp_path / 'b')
+    others = ['--device', 'cpu:0', '--log-interval', '1', '--checkpoint-interval', '1']
+    assert run('--data-dir', folder, '--output', './b', *FAST, *others, '--resume') == 0
+
+
 def test_resume_from_a_checkpoint_that_is_none(folder, tmp_path, capsys):
     arguments = ['--data-dir', folder, '--output', tmp_path, *FAST]
     assert run(*arguments) == 0

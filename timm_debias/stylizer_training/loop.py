@@ -33,6 +33,9 @@ _PREVIEW_PAIRS = 6
 _ENTRIES = {'config': dict, 'step': int, 'stylizer': dict, 'optimizer': dict, 'generator': torch.Tensor}
 """What a checkpoint holds."""
 
+_FREE = ('resume', 'output', 'device', 'log_interval', 'checkpoint_interval')
+"""Flags that may be others where a run goes on."""
+
 
 class StylizerTrainer:
     """Adam with a cosine schedule over random crops; everything random comes from one generator.
@@ -108,7 +111,7 @@ class StylizerTrainer:
     def save(self) -> None:
         """Write a checkpoint, atomically, and a picture of held-out pairs at three strengths."""
         state = {
-            'config': {name: value for name, value in vars(self.config).items() if name != 'resume'},
+            'config': vars(self.config),
             'step': self.step,
             'stylizer': self.stylizer.state_dict(),
             'optimizer': self.optimizer.state_dict(),
@@ -132,7 +135,7 @@ class StylizerTrainer:
             raise DebiasError(f'--resume: {self.checkpoint} is no checkpoint of train-stylizer')
         for name, value in state['config'].items():
             own = vars(self.config).get(name)
-            if own != value:
+            if name not in _FREE and own != value:
                 raise DebiasError(f'--resume: the run was started with --{name.replace("_", "-")} {value}, not {own}')
         self.step = state['step']
         load_state(self.stylizer, state['stylizer'], self.checkpoint)
