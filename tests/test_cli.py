@@ -49,6 +49,15 @@ def test_mistakes_are_one_line_and_exit_code_2(monkeypatch, capsys):
     assert capsys.readouterr().err == 'timm-debias train: error: no such thing\n'
 
 
+def test_interrupted_while_importing(monkeypatch, capsys):
+    def interrupt(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('importlib.import_module', interrupt)
+    assert cli.run('train') == 130
+    assert capsys.readouterr().err == 'timm-debias train: interrupted\n'
+
+
 @pytest.mark.parametrize('lines', [1, 10_000])  # Less and more than Python keeps back.
 def test_output_that_nobody_reads_any_more(monkeypatch, capsys, lines):
     """As where `| head` has ended."""

@@ -4,6 +4,7 @@ import importlib.machinery
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
 import time
 import types
@@ -119,3 +120,26 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize('call', ['waitid', 'wait'])
+def test_a_signal_when_training_has_just_ended(monkeypatch, call):
+    """Before its process is reaped and after: no other process gets the signal."""
+    helpers = pytest.importorskip('submitit.helpers')
+    from timm_debias.slurm import Training
+
+    monkeypatch.setattr(helpers, 'TorchDistributedEnvironment', lambda: types.SimpleNamespace(export=lambda **_: None))
+    monkeypatch.setattr('sys.executable', '/bin/true')
+    training, submitted = Training(['--lr', '1']), []
+    place = {'waitid': os, 'wait': subprocess.Popen}[call]
+    function = getattr(place, call)
+
+    def then_signal(*args):
+        found = function(*args)
+        monkeypatch.setattr(place, call, function)
+        submitted.append(training.checkpoint())
+        return found
+
+    monkeypatch.setattr(place, call, then_signal)
+    assert training() == 0
+    assert submitted[0].function.argv == ['--lr', '1']

@@ -55,8 +55,9 @@ def run(command: str, argv: Sequence[str] | None = None) -> int:
 
     Where what reads the output has closed it, as `| head` does, the exit code is 141 and nothing is said.
     """
-    command_main: Callable[[Sequence[str] | None], int] = importlib.import_module(COMMANDS[command][0]).main
     try:
+        # Importing takes seconds, in which Ctrl-C may come too.
+        command_main: Callable[[Sequence[str] | None], int] = importlib.import_module(COMMANDS[command][0]).main
         code = command_main(argv)
         sys.stdout.flush()
         return code

@@ -150,6 +150,9 @@ class Training:
             preexec_fn=lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN),  # submitit's, which Slurm sends to all.
         )
         self.number = process.pid
+        # Ended but not reaped, it keeps its number, by which `checkpoint` may signal and wait for it until here.
+        os.waitid(os.P_PID, self.number, os.WEXITED | os.WNOWAIT)
+        self.number = 0
         code = process.wait()
         if code == 128 + signal.SIGUSR1:
             sys.exit(code)  # Another process was told to stop and puts the job back into the queue.
@@ -158,11 +161,11 @@ class Training:
         return code
 
     def checkpoint(self) -> Any:
-        """Let train.py save and stop, and return what the job does when it is started again: the same."""
+        """Let train.py save and stop where it runs, and return what the job does when it is started again: the same."""
         from submitit.helpers import DelayedSubmission
 
         if self.number:
             os.kill(self.number, signal.SIGUSR1)
-            # The interrupted `wait` of __call__ holds the lock of its Popen, and has to find the process too.
+            # Not reaped: __call__, which this interrupts, has to find the process too.
             os.waitid(os.P_PID, self.number, os.WEXITED | os.WNOWAIT)
         return DelayedSubmission(Training(self.argv))
