@@ -12,14 +12,13 @@ import sys
 from functools import cache, partial
 from pathlib import Path
 
+from timm_debias.benchmark.config import IMAGENET_IMAGES
 from timm_debias.benchmark.recipe import read_recipe, recipe_side, relative_work, trained_epochs
 from timm_debias.benchmark.size import count_macs, model_size
 from timm_debias.benchmark.suite import every_stylizer
 from timm_debias.training.config import TrainConfig
 
 HPARAMS = Path(__file__).parents[1] / 'hparams'
-IMAGES = 1_281_167
-"""Training images of ImageNet."""
 
 PUBLISHED = {
     'resnet50': 1218.01,
@@ -50,7 +49,7 @@ def gpu_hours(config: TrainConfig) -> tuple[float, float]:
     model = config.model.model.split('.')[0]
     macs = {size: model_size(model, size).macs for size in (PUBLISHED_SIZE, recipe_side(config))}
     speed = PUBLISHED[model] * macs[PUBLISHED_SIZE] / macs[recipe_side(config)]
-    plain = IMAGES * trained_epochs(config) / speed / 3600
+    plain = IMAGENET_IMAGES * trained_epochs(config) / speed / 3600
     return plain, plain * work(config)
 
 

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import torch
 
+from timm_debias.benchmark.config import IMAGENET_IMAGES
 from timm_debias.flags import Parser, parse_with_yaml
 from timm_debias.task import DebiasTask
 from timm_debias.training.checks import check_config
@@ -25,9 +26,6 @@ from timm_debias.training.machine import Machine, init_machine
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.model import build_model, build_task, resolve_input
 from timm_debias.training.optim import build_optimizer, lr_stage_ends, resolve_lr
-
-IMAGES = 1_281_167
-"""Training images of ImageNet."""
 
 Step = Callable[[torch.Tensor, torch.Tensor, int, int], float]
 
@@ -113,7 +111,7 @@ def _table(config: TrainConfig, seconds: dict[tuple[int, int], list[float]], pla
         name = f'debiased, epoch {epoch}, {"odd" if update else "even"} update'
         rows.append(f'| {name} | {value:.2f} | {value / base:.2f} |')
     rows.append(f'| debiased, mean | {debiased:.2f} | {debiased / base:.2f} |')
-    hours = {name: IMAGES / batch * config.schedule.epochs * value / 3600
+    hours = {name: IMAGENET_IMAGES / batch * config.schedule.epochs * value / 3600
              for name, value in (('plain', base), ('debiased', debiased))}  # fmt: skip
     rows.append('')
     rows.append(

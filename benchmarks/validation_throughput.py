@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from PIL import Image
@@ -31,6 +30,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from timm_debias.benchmark.loading import draw_photographs
 from timm_debias.metrics import ALEXNET_ERRORS, EXTRA_CORRUPTIONS, SEVERITIES
 from timm_debias.training.machine import Machine
 from timm_debias.validation.benchmarks import Setting, get_benchmark
@@ -67,18 +67,6 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument('-j', '--workers', type=int, default=2, help='data workers of both sides')
     parser.add_argument('--threads', type=int, default=os.cpu_count(), help='CPU threads of the model')
     return parser
-
-
-def draw_photographs(folder: Path, number: int) -> list[Path]:
-    """Save JPEGs of the size of ImageNet's photographs, 500×375, and of about their size in bytes."""
-    rng = np.random.default_rng(0)
-    paths = []
-    for index in range(number):
-        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((500, 375), Image.BICUBIC)
-        pixels = np.clip(np.asarray(coarse) + rng.normal(0, 12, (375, 500, 1)), 0, 255).astype(np.uint8)
-        paths.append(folder / f'{index:05d}.jpg')
-        Image.fromarray(pixels).save(paths[-1], quality=90)
-    return paths
 
 
 def find_photographs(folder: str, number: int) -> list[Path]:
@@ -185,7 +173,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         number = max(args.images, IMAGES_OF_FOLDER)
-        (folder / 'drawn').mkdir()
         photographs = (
             find_photographs(args.data_dir, number) if args.data_dir else draw_photographs(folder / 'drawn', number)
         )

@@ -12,6 +12,9 @@ from .timing import Ratio, summary, time_in_turns
 STEP = 3
 """A training step in forward passes: the backward pass computes the gradients of inputs and of weights."""
 
+_PROFILED = 10
+"""Calls in which kernels are recorded."""
+
 
 def matmul_rate(setup: Setup, repeats: int) -> float:
     """Return multiply-adds a second of a large matrix product in the precision of the setup."""
@@ -27,12 +30,12 @@ def step_macs(model_macs: int, images: int, stylizer_macs: int = 0, stylised: in
     return STEP * model_macs * images + stylizer_macs * stylised
 
 
-def busy_share(call: Callable[[], object], device: torch.device, iterations: int = 10) -> float:
+def busy_share(call: Callable[[], object], device: torch.device) -> float:
     """Return the share of the time in which at least one kernel runs on the CUDA device."""
     call()
     torch.cuda.synchronize(device)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-        for _ in range(iterations):
+        for _ in range(_PROFILED):
             call()
         torch.cuda.synchronize(device)
     kernels = [

@@ -101,8 +101,8 @@ def read_stored(path: str, settings: Mapping[str, Any]) -> dict[str, float]:
     return rows
 
 
-def regressions(rows: Sequence[Row], stored: Mapping[str, float], band: float = BAND) -> list[str]:
-    """Return a line for each row that is worse than the stored one by more than a factor of `band`, and than `NOISE`.
+def regressions(rows: Sequence[Row], stored: Mapping[str, float]) -> list[str]:
+    """Return a line for each row that is worse than the stored one by more than a factor of `BAND`, and than `NOISE`.
 
     Raises:
         DebiasError: no row has a stored one.
@@ -113,7 +113,7 @@ def regressions(rows: Sequence[Row], stored: Mapping[str, float], band: float = 
     found = []
     for row in known:
         old = stored[row.name]
-        is_worse = row.value < old / band if row.at_least else row.value > old * band
+        is_worse = row.value < old / BAND if row.at_least else row.value > old * BAND
         if is_worse and abs(row.value - old) > NOISE:
-            found.append(f'{row.name}: {row.value:.3f}, stored {old:.3f}, allowed by a factor of {band:g}')
+            found.append(f'{row.name}: {row.value:.3f}, stored {old:.3f}, allowed by a factor of {BAND:g}')
     return found

@@ -73,11 +73,10 @@ class Setup:
         module.to(device=self.device, dtype=self.model_dtype)
         return module.to(memory_format=torch.channels_last) if self.channels_last else module
 
-    def images(self, count: int | None = None, img_size: int | None = None) -> torch.Tensor:
-        """Return random images [count, 3, img_size, img_size] in [0, 1], as many and as large as the setup says."""
-        size = img_size or self.img_size
+    def images(self, count: int | None = None) -> torch.Tensor:
+        """Return random images [count, 3, img_size, img_size] in [0, 1], as many as the setup says if not given."""
         generator = torch.Generator().manual_seed(_SEED)
-        images = torch.rand(count or self.batch_size, 3, size, size, generator=generator)
+        images = torch.rand(count or self.batch_size, 3, self.img_size, self.img_size, generator=generator)
         images = images.to(self.device, self.model_dtype)
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 

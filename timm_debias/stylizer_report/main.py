@@ -19,7 +19,7 @@ from ..log import setup_logging
 from ..pictures import save_grid
 from ..stylizer_training.data import Crops, find_images
 from ..stylizer_training.measure import Transfer, psnr, texture_removed
-from ..stylizer_training.texture import RandomTexture
+from ..stylizer_training.texture import MIN_SIDE, RandomTexture
 from ..stylizers import Stylizer
 from ..stylizers.registry import create_stylizers, describe_stylizers
 from .config import StylizerReportConfig
@@ -76,9 +76,8 @@ def _create(config: StylizerReportConfig) -> dict[str, Stylizer]:
     if not config.data_dir:
         raise DebiasError('no photographs: give --data-dir DIR')
     check_seed(config.seed)
-    # Random filters look at an eighth of the image with 7 pixels.
     for flag, value, least in (
-        ('--img-size', config.img_size, 48),
+        ('--img-size', config.img_size, MIN_SIDE),
         ('--pairs', config.pairs, len(CLASSES)),
         ('--repeats', config.repeats, 0),
     ):

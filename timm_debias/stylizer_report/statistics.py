@@ -35,10 +35,8 @@ REFERENCES: dict[str, Transfer] = {'partner mirrored': mirrored, 'partner shuffl
 
 
 @torch.no_grad()
-def statistics_removed(
-    stylizer: Transfer, images: torch.Tensor, judge: CueReader, alpha: float = 1.0, batch_size: int = 16
-) -> float:
-    """Return the share of the distance between the feature statistics of content and partner that stylising removes.
+def statistics_removed(stylizer: Transfer, images: torch.Tensor, judge: CueReader, batch_size: int = 16) -> float:
+    """Return the share of the distance between the feature statistics of content and partner that alpha = 1 removes.
 
     The distance is the Euclidean one between means and standard deviations of the features, averaged over the judge's
     stages after each is divided by the mean distance of content and partner there.
@@ -47,7 +45,6 @@ def statistics_removed(
         stylizer: In eval mode, or one of `REFERENCES`.
         images: [N, 3, H, W] in [0, 1], N at least 2; each is paired with the next.
         judge: Network that the stylizer was not trained against.
-        alpha: Strength of stylisation.
         batch_size: Images a forward.
     """
     partners = images.roll(-1, dims=0)
@@ -55,7 +52,7 @@ def statistics_removed(
     for content, style in zip(images.split(batch_size), partners.split(batch_size), strict=True):
         wanted = judge.statistics(style)
         before.append(_distances(judge.statistics(content), wanted))
-        after.append(_distances(judge.statistics(stylizer(content, style, alpha).clamp(0, 1)), wanted))
+        after.append(_distances(judge.statistics(stylizer(content, style, 1.0).clamp(0, 1)), wanted))
     left = torch.cat(after).mean(0) / torch.cat(before).mean(0)
     return 1 - left.mean().item()
 

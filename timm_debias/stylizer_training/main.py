@@ -19,11 +19,9 @@ from .config import StylizerTrainConfig
 from .data import Crops, find_images
 from .loop import StylizerTrainer
 from .objectives import LiteObjective, Objective, VGGObjective
+from .texture import MIN_SIDE
 
 _logger = logging.getLogger(__name__)
-
-MIN_CROP = 48
-"""Smallest crop: the texture loss looks at an eighth of it with filters of 7 pixels."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +71,7 @@ def _check(config: StylizerTrainConfig) -> None:
     for name, value, least in (
         ('--steps', config.steps, 1),
         ('--batch-size', config.batch_size, 4),  # Two figures and two crops, so that each has a partner.
-        ('--img-size', config.img_size, MIN_CROP),
+        ('--img-size', config.img_size, MIN_SIDE),
         ('--log-interval', config.log_interval, 1),
         ('--checkpoint-interval', config.checkpoint_interval, 1),
     ):

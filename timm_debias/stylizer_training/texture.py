@@ -8,6 +8,9 @@ _LEVELS = 4
 _FILTERS = 64
 _SIZE = 7
 
+MIN_SIDE = 48
+"""Smallest side of an image in pixels: the last level has an eighth of it, which filters of 7 pixels look at."""
+
 Responses = list[torch.Tensor]
 """What filters see on each level of an image pyramid: [B, C, H, W], H and W halved from level to level."""
 

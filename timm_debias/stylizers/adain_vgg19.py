@@ -19,6 +19,11 @@ DECODER_FILE = 'decoder.pth'
 RELEASE = 'https://github.com/naoto0804/pytorch-AdaIN/releases/download/v0.0.0'
 """Where the two files are published."""
 
+_NEEDED = (
+    f'The network needs {ENCODER_FILE} and {DECODER_FILE} from {RELEASE}/: put both into a folder and name it with '
+    f'{FLAGS}. The stylizer adain_lite needs no download.'
+)
+
 _MAX_BYTES = 200 << 20
 """The encoder's file has 20 M weights of four bytes."""
 
@@ -165,12 +170,12 @@ def adain_vgg19(weights: str | os.PathLike | None = None) -> Stylizer:
     stylizer = AdainVgg19()
     folder = _download() if weights is None else Path(weights)
     if not folder.exists():
-        raise DebiasError(f'{folder}: no such file or folder. {_needed(folder)}')
+        raise DebiasError(f'{folder}: no such file or folder. {_NEEDED}')
     if not folder.is_dir() or (folder / f'{stylizer.architecture}.safetensors').is_file():
         return load_stylizer(stylizer, folder)
     absent = [name for name in (ENCODER_FILE, DECODER_FILE) if not (folder / name).is_file()]
     if absent:
-        raise DebiasError(f'{folder}: {" and ".join(absent)} not found. {_needed(folder)}')
+        raise DebiasError(f'{folder}: {" and ".join(absent)} not found. {_NEEDED}')
     load_encoder(stylizer, folder / ENCODER_FILE)
     load_state(stylizer.decoder, read_checkpoint(folder / DECODER_FILE), folder / DECODER_FILE)
     return stylizer
@@ -185,12 +190,5 @@ def _download() -> Path:
         try:
             download(f'{RELEASE}/{name}', folder / name, check=read_checkpoint, max_bytes=_MAX_BYTES)
         except DebiasError as error:
-            raise DebiasError(f'adain_vgg19: {name} could not be downloaded ({error}). {_needed(folder)}') from error
+            raise DebiasError(f'adain_vgg19: {name} could not be downloaded ({error}). {_NEEDED}') from error
     return folder
-
-
-def _needed(folder: Path) -> str:
-    return (
-        f'The network needs {ENCODER_FILE} and {DECODER_FILE} from {RELEASE}/: put both into a folder and name it with '
-        f'{FLAGS}. The stylizer adain_lite needs no download.'
-    )

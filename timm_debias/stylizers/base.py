@@ -10,6 +10,9 @@ from ..errors import DebiasError
 MIN_SIZE = 16
 """Smallest height and width, in pixels, that a stylizer takes."""
 
+_EPS = 1e-5
+"""Added to variances, so that constant features have a standard deviation to divide by."""
+
 Features = tuple[torch.Tensor, ...]
 """What `encode` returns: tensors whose first dimension counts images."""
 
@@ -94,10 +97,10 @@ class Stylizer(nn.Module):
         return images[..., : like.shape[-2], : like.shape[-1]]
 
 
-def mean_std(features: torch.Tensor, eps: float = 1e-5) -> tuple[torch.Tensor, torch.Tensor]:
+def mean_std(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and standard deviation over H×W of [B, C, H, W] features, each [B, C, 1, 1] in float32.
 
-    std = sqrt(unbiased variance + eps), as in Huang & Belongie, "Arbitrary Style Transfer in Real-time with Adaptive
+    std = sqrt(unbiased variance + 1e-5), as in Huang & Belongie, "Arbitrary Style Transfer in Real-time with Adaptive
     Instance Normalization" (ICCV 2017), and its PyTorch port. Float32 whatever the autocast state: sums over thousands
     of half-precision activations overflow or lose their digits.
     """
@@ -106,7 +109,7 @@ def mean_std(features: torch.Tensor, eps: float = 1e-5) -> tuple[torch.Tensor, t
         mean = features.mean((2, 3), keepdim=True)
         # torch.var_mean gives the same and takes ten times as long on a CPU.
         variance = (features - mean).square().sum((2, 3), keepdim=True) / (features.shape[2] * features.shape[3] - 1)
-        return mean, (variance + eps).sqrt()
+        return mean, (variance + _EPS).sqrt()
 
 
 def adain(

@@ -1,4 +1,4 @@
-"""The registry of stylizers: one file and one decorator make a new one known everywhere."""
+"""The registry of stylizers: a file with its decorator and an import in `__init__.py` make one known everywhere."""
 
 import os
 from collections.abc import Callable, Sequence

@@ -111,7 +111,7 @@ def convert(config: ConvertConfig) -> None:
             compared.append(_compare(config, checkpoint, release, images, temporary))
 
     def card(sums: Mapping[str, str]) -> str:
-        sections = [Section('Origin', ' '.join([_origin(config, checkpoint, entry), *compared]))]
+        sections = [Section('Origin', ' '.join([_origin(checkpoint, entry), *compared]))]
         return model_card(config.name or folder.name, _summary(entry), release, sections, sums)
 
     write_folder(folder, release, card, check=check, overwrite=config.overwrite)
@@ -212,7 +212,7 @@ def _summary(entry: Entry | None) -> str:
     )
 
 
-def _origin(config: ConvertConfig, checkpoint: Checkpoint, entry: Entry | None) -> str:
+def _origin(checkpoint: Checkpoint, entry: Entry | None) -> str:
     words = [
         f'Converted by timm-debias {__version__} from `{markdown_text(checkpoint.path.name)}` '
         f'(SHA-256 `{hash_file(checkpoint.path)}`){", moving average" if checkpoint.is_ema else ""}.'

@@ -1,4 +1,4 @@
-"""The registry of benchmarks: one file and one decorator make a new one known everywhere."""
+"""The registry of benchmarks: a file with its decorator and an import in `__init__.py` make one known everywhere."""
 
 from ...errors import DebiasError, did_you_mean
 from .base import Benchmark
