@@ -58,13 +58,14 @@ def check_device(device: str) -> None:
     if named.type == 'cuda' and not torch.cuda.is_available():
         raise DebiasError(f'--device {device}: torch finds no CUDA device here; give --device cpu to use the CPU')
     if named.type == 'cuda' and (named.index or 0) >= torch.cuda.device_count():
-        raise DebiasError(
-            f'--device {device}: torch finds {torch.cuda.device_count()} CUDA devices here, from cuda:0 on'
-        )
+        last = torch.cuda.device_count() - 1
+        raise DebiasError(f'--device {device}: the last CUDA device that torch finds here is cuda:{last}; give another')
     if named.type == 'mps' and not torch.backends.mps.is_available():
         raise DebiasError(f'--device {device}: torch finds no MPS device here; give --device cpu to use the CPU')
     if named.type not in ('cpu', 'cuda', 'mps'):
         try:
             torch.empty(0, device=named)
         except (AssertionError, ImportError, RuntimeError) as error:
-            raise DebiasError(f'--device {device}: torch cannot use it here ({reason(error)[:200]})') from error
+            raise DebiasError(
+                f'--device {device}: torch cannot use it here ({reason(error)[:200]}); give --device cpu to use the CPU'
+            ) from error

@@ -61,7 +61,7 @@ def measure(
     runner = _Runner(config, model, input_config, tasks, machine)
     own = tuple(input_config['input_size'][-2:])
     sizes = {(task.transform.size,) * 2 if isinstance(task.transform, AsPublished) else own for task in tasks}
-    agree(machine, lambda: [_check_size(config, model, size, own, machine) for size in sorted(sizes)])
+    agree(machine, lambda: _check_sizes(config, model, sizes, own, machine))
     batch_size = config.run.batch_size
     left = list(tasks)
     while left:
@@ -109,12 +109,13 @@ def _measure_until_full(
         )
 
 
-def _check_size(
-    config: ValidateConfig, model: nn.Module, size: tuple[int, int], own: tuple[int, int], machine: Machine
+def _check_sizes(
+    config: ValidateConfig, model: nn.Module, sizes: set[tuple[int, int]], own: tuple[int, int], machine: Machine
 ) -> None:
     """Raise `DebiasError` where the model does not take images of a size; `own` is that of its own transform."""
-    published = '' if size == own else ', the size of a benchmark that must not be resized'
-    check_input_size(config, model, (3, *size), machine, published)
+    for size in sorted(sizes):
+        published = '' if size == own else ', the size of a benchmark that must not be resized'
+        check_input_size(config, model, (3, *size), machine, published)
 
 
 class _Runner:
