@@ -207,6 +207,7 @@ def test_a_cuda_device_is_the_default_where_there_is_one(monkeypatch):
     from timm_debias.benchmark.config import SetupConfig, setup_from
 
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     assert setup_from(SetupConfig()).device.type == 'cuda'
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert setup_from(SetupConfig()).device.type == 'cpu'

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from timm.models import is_model, list_models
 
-from .errors import DebiasError, did_you_mean, reason
+from .errors import DebiasError, did_you_mean, told_as
 
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
 """Ways to resize an image that timm's transforms know by name."""
@@ -63,9 +63,6 @@ def check_device(device: str) -> None:
     if named.type == 'mps' and not torch.backends.mps.is_available():
         raise DebiasError(f'--device {device}: torch finds no MPS device here; give --device cpu to use the CPU')
     if named.type not in ('cpu', 'cuda', 'mps'):
-        try:
+        message = f'--device {device}: torch cannot use it here, give --device cpu to use the CPU'
+        with told_as(message, AssertionError, ImportError, RuntimeError):
             torch.empty(0, device=named)
-        except (AssertionError, ImportError, RuntimeError) as error:
-            raise DebiasError(
-                f'--device {device}: torch cannot use it here ({reason(error)[:200]}); give --device cpu to use the CPU'
-            ) from error
