@@ -14,6 +14,7 @@ from .escaping import markdown_text
 from .files import write_output
 from .flags import Parser, add_flags, config_from, flag
 from .log import setup_logging
+from .markdown import table_lines
 from .metrics import ALEXNET_ERRORS, EXTRA_CORRUPTIONS, mcnemar, wilson_interval
 from .validation.bits import unpack
 from .validation.results import read_parts, read_results
@@ -216,15 +217,16 @@ def format_comparison(comparison: Mapping[str, Any]) -> str:
         f'weights {markdown_text(comparison[side]["weights"][:12])}  '
         for side in 'ab'
     ]
-    columns = ('benchmark', 'images', 'A', 'B', 'B − A', 'only A', 'only B', 'p')
-    lines += ['', f'| {" | ".join(columns)} |', '| --- |' + ' --- |' * (len(columns) - 1)]
+    rows = []
     for row in comparison['rows']:
         name = markdown_text(f'{row["name"]} ({row["mark"]})' if row['mark'] else row['name'])
         images = f'{row["images"]:,}' + (f' × {row["versions"]}' if row['versions'] > 1 else '')
         cells = [name, images, *(_accuracy(row[side], row[f'{side}_interval']) for side in 'ab')]
         cells += [f'{row["difference"]:+.2f}', _count(row['only_a']), _count(row['only_b']), format_p(row['p'])]
-        lines.append(f'| {" | ".join(cells)} |')
+        rows.append(cells)
     lines += [
+        '',
+        *table_lines(['benchmark', 'images', 'A', 'B', 'B − A', 'only A', 'only B', 'p'], rows),
         '',
         "Accuracies in percent with Wilson 95 % intervals, differences in points; p of McNemar's exact test, "
         'two-sided, of each row by itself: of many rows, some fall below 0.05 by chance.',

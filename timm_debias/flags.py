@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 from timm import utils
 
-from .errors import DebiasError, did_you_mean
+from .errors import DebiasError, did_you_mean, reason
 from .untrusted import parse_yaml, read_text
 
 Config = TypeVar('Config')
@@ -174,8 +174,7 @@ def read_yaml(path: Path, where: str) -> dict[str, Any]:
     except OSError as error:
         raise DebiasError(f'{where}: {error.strerror or error}') from error
     except ValueError as error:
-        reason = ' '.join(str(error).split())
-        raise DebiasError(f'{where}: not a YAML file: {reason}') from error
+        raise DebiasError(f'{where}: not a YAML file: {reason(error)}') from error
     if not isinstance(values, dict):
         raise DebiasError(f'{where}: expected lines of the form "name: value"')
     return values

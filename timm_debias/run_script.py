@@ -20,7 +20,7 @@ import torch
 from timm.task.classification import resolve_classification_loss
 from torch import nn
 
-from .errors import DebiasError
+from .errors import DebiasError, reason
 from .flags import Parser, add_flags, config_from
 from .normalize import Normalize
 from .task import DebiasTask, create_debias_task
@@ -105,7 +105,7 @@ def _load(script: ModuleType, loader: Any, path: Path) -> None:
     try:
         loader.exec_module(script)
     except (ImportError, SyntaxError) as error:
-        raise DebiasError(f'{path} does not load with the packages here: {" ".join(str(error).split())}') from error
+        raise DebiasError(f'{path} does not load with the packages here: {reason(error)}') from error
     missing = [name for name in _USES if not hasattr(script, name)]
     if missing:
         raise DebiasError(
@@ -154,10 +154,10 @@ class _Plug:
         for name, value in vars(config.debias).items():
             if name not in _HONOURED and value != getattr(DebiasConfig(), name):
                 raise DebiasError(f'--{name.replace("_", "-")} needs a training loop of ours: timm-debias train')
-        for name, reason in _REFUSED.items():
+        for name, why in _REFUSED.items():
             if getattr(args, name, None):
                 flag = f'--{name.replace("_", "-")}'
-                raise DebiasError(f'{flag} does not go with --debias here: {reason}; see timm-debias train')
+                raise DebiasError(f'{flag} does not go with --debias here: {why}; see timm-debias train')
         script = self.script
         self._create_loader, self._create_optimizer = script.create_loader, script.create_optimizer_v2
         script.ClassificationTask = self.create_task

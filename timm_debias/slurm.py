@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import DebiasError
+from .errors import DebiasError, reason
 from .flags import Parser, add_flags, config_from, flag, parse_with_yaml
 from .training.checks import check_config
 from .training.config import TrainConfig
@@ -95,7 +95,7 @@ def submit(config: SubmitConfig, training: Sequence[str]) -> Any:
         executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
         return executor.submit(Training(training))
     except (RuntimeError, ValueError, OSError, submitit.core.utils.FailedJobError) as error:
-        raise DebiasError(f'the job cannot be submitted: {" ".join(str(error).split())[:500]}') from error
+        raise DebiasError(f'the job cannot be submitted: {reason(error)[:500]}') from error
 
 
 def check_job(config: SubmitConfig) -> None:

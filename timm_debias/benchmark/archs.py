@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ..checks import check_model_name
 from ..errors import DebiasError
+from ..markdown import table_lines
 from ..stylizers import Stylizer
 from ..stylizers.base import MIN_SIZE
 from .cost_model import Measured, debiased_ratio, fit, leave_one_out
@@ -80,8 +81,7 @@ def format_archs(results: Sequence[ArchResult]) -> str:
         header += ['ms predicted', 'debiased predicted']
         for line, prediction in zip(cells, predictions, strict=True):
             line += [f'{1000 * prediction["plain"]:.1f}', f'{prediction["debiased"]:.2f}']
-    lines = [f'| {" | ".join(header)} |', f'| --- |{" --- |" * (len(header) - 1)}']
-    return '\n'.join([*lines, *(f'| {" | ".join(line)} |' for line in cells)]) + '\n'
+    return '\n'.join(table_lines(header, cells)) + '\n'
 
 
 def arch_row(result: ArchResult) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import timm
 
 from ..errors import DebiasError, did_you_mean
 from ..flags import parse_with_yaml
+from ..markdown import table_lines
 from ..multi_grid import MultiGrid
 from ..stylizers import Stylizer
 from ..training.config import TrainConfig
@@ -148,12 +149,15 @@ def format_projection(name: str, recipe: TrainConfig, cost: Cost, sent: Payload,
         f'a process, stylizer {recipe.debias.debias_stylizer}, stylised images of {sides} pixels a side.',
         f'{cost.source}; validation and waiting for data come on top.',
         '',
-        '| | plain | debiased |',
-        '| --- | --- | --- |',
-        f'| cost of a step, plain steps | 1 | {ratio:.2f} |',
-        f'| clean images a second and device | {_rate(1 / cost.plain)} | {_rate(1 / cost.plain / ratio)} |',
-        f'| device hours | {hours:,.1f} | {hours * ratio:,.1f} |',
-        f'| hours on {world} devices | {hours / world:,.1f} | {hours * ratio / world:,.1f} |',
+        *table_lines(
+            ['', 'plain', 'debiased'],
+            [
+                ['cost of a step, plain steps', '1', f'{ratio:.2f}'],
+                ['clean images a second and device', _rate(1 / cost.plain), _rate(1 / cost.plain / ratio)],
+                ['device hours', f'{hours:,.1f}', f'{hours * ratio:,.1f}'],
+                [f'hours on {world} devices', f'{hours / world:,.1f}', f'{hours * ratio / world:,.1f}'],
+            ],
+        ),
         '',
         *_traffic_lines(recipe, cost.plain * ratio * batch, hours * ratio, sent, project_config.bandwidth),
     ]
@@ -176,9 +180,8 @@ def _traffic_lines(recipe: TrainConfig, step: float, hours: float, sent: Payload
         f'{sent.aux_gradients / 1e6:,.2f} MB for auxiliary batch norm; a step sends to all batch norm statistics of '
         f'{sent.buffers / 1e6:,.2f} MB. {_styles_sentence(recipe, sent)}',
         '',
-        f'| {" | ".join(header)} |',
-        f'| --- |{" --- |" * (len(header) - 1)}',
     ]
+    rows = []
     for world in _WORLD_SIZES:
         reduced = all_reduce_bytes(sent.gradients, world)
         exchanged = exchanged_style_bytes(sent.style, batch, world)
@@ -194,8 +197,8 @@ def _traffic_lines(recipe: TrainConfig, step: float, hours: float, sent: Payload
             exposed = batches * (sent.buffers + (exchanged if recipe.debias.debias_global_partners else 0))
             waiting = waiting_seconds(reduced, exposed, 1e9 * bandwidth, step)
             cells.insert(2, f'{hours / world * (1 + waiting / (batches * step)):,.2f}')
-        lines.append(f'| {" | ".join(cells)} |')
-    return lines
+        rows.append(cells)
+    return [*lines, *table_lines(header, rows)]
 
 
 def _styles_sentence(recipe: TrainConfig, sent: Payload) -> str:

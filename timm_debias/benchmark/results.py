@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DebiasError, reason
+from ..markdown import table_lines
 from ..schema import number
 from ..untrusted import read_json
 from .timing import Ratio
@@ -60,14 +61,14 @@ class Row:
 
 def format_rows(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table."""
-    lines = ['| | median | quartiles | in | target | met |', '| --- | --- | --- | --- | --- | --- |']
+    table = []
     for row in rows:
         sign = '≥' if row.at_least else '≤'
         target = f'{sign} {row.limit:g}' if row.limit is not None else ''
         met = {True: 'yes', False: '**no**', None: ''}[row.is_met]
         quartiles = f'{row.low:.3f} – {row.high:.3f}'
-        lines.append(f'| {row.name} | {row.value:.3f} | {quartiles} | {row.unit} | {target} | {met} |')
-    return '\n'.join(lines) + '\n'
+        table.append([row.name, f'{row.value:.3f}', quartiles, row.unit, target, met])
+    return '\n'.join(table_lines(['', 'median', 'quartiles', 'in', 'target', 'met'], table)) + '\n'
 
 
 def to_json(settings: Mapping[str, Any], rows: Sequence[Row], **more: Any) -> str:

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from ..stylizers import Stylizer
 
 IMG_SIZE = 224
@@ -58,8 +58,8 @@ def model_size(name: str, img_size: int) -> Size:
             image = torch.zeros(1, 3, img_size, img_size)
         return Size(count_parameters(model), *count(lambda: model(image)))
     except (RuntimeError, AssertionError, ValueError, TypeError, OSError) as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise DebiasError(f'{name} does not take images of {img_size} pixels ({reason})') from error
+        why = reason(error)[:200]
+        raise DebiasError(f'{name} does not take images of {img_size} pixels ({why})') from error
 
 
 def count(call: Callable[[], object]) -> tuple[int, int]:

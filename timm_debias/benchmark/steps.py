@@ -13,7 +13,7 @@ from timm.task import ClassificationTask
 from timm.utils import NativeScaler
 from torch import nn
 
-from ..errors import DebiasError, told_as
+from ..errors import DebiasError, reason, told_as
 from ..multi_grid import MultiGrid
 from ..stylizers import Stylizer
 from ..stylizers.base import Features, Style
@@ -65,7 +65,7 @@ class Setup:
             try:
                 model: Any = timm.create_model(self.model)
             except (RuntimeError, TypeError, OSError, ValueError) as error:
-                raise DebiasError(f'{self.model}: {" ".join(str(error).split())[:300]}') from error
+                raise DebiasError(f'{self.model}: {reason(error)[:300]}') from error
         return self.placed(model).train()
 
     def placed(self, module: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from ..markdown import table_lines
 from ..report.page import html_page
 
 
@@ -58,8 +59,8 @@ def _markdown(block: Block) -> str:
     if isinstance(block, Figure):
         return f'![{_no_html(block.title)}]({block.file})'
     if isinstance(block, Table):
-        rows = [block.head, ['---'] * len(block.head), *block.rows]
-        return '\n'.join('| ' + ' | '.join(_no_html(cell).replace('|', '\\|') for cell in row) + ' |' for row in rows)
+        head, *rows = [[_no_html(cell).replace('|', '\\|') for cell in row] for row in (block.head, *block.rows)]
+        return '\n'.join(table_lines(head, rows))
     return _no_html(block.text.strip())
 
 

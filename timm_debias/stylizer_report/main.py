@@ -16,6 +16,7 @@ from ..errors import DebiasError
 from ..files import check_output, write_text
 from ..flags import Parser, add_flags, config_from
 from ..log import setup_logging
+from ..markdown import table_lines
 from ..pictures import save_grid
 from ..stylizer_training.data import Crops, find_images
 from ..stylizer_training.measure import Transfer, psnr, texture_removed
@@ -152,11 +153,11 @@ def format_table(rows: Mapping[str, Row]) -> str:
         (f'GMAC for an image at {IMG_SIZE}', 'macs', '{:.2f}', 1e-9),
         ('Time as a share of a ResNet-50 training step', 'ratio', '{:.3f}', 1),
     ]
-    table = [f'| | {" | ".join(rows)} |', f'| --- |{" --- |" * len(rows)}']
-    for title, key, pattern, factor in lines:
-        cells = [pattern.format(factor * row[key]) if key in row else '–' for row in rows.values()]
-        table.append(f'| {title} | {" | ".join(cells)} |')
-    return '\n'.join(table) + '\n'
+    table = [
+        [title, *(pattern.format(factor * row[key]) if key in row else '–' for row in rows.values())]
+        for title, key, pattern, factor in lines
+    ]
+    return '\n'.join(table_lines(['', *rows], table)) + '\n'
 
 
 @torch.no_grad()

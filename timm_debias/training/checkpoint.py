@@ -54,9 +54,9 @@ def unwritable(path: Path, error: BaseException) -> DebiasError:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__context__
-    reason = ' '.join(str(error).split())[:200] if cause is None else cause.strerror or str(cause)
+    why = reason(error)[:200] if cause is None else cause.strerror or str(cause)
     return DebiasError(
-        f'{path} cannot be written: {reason}. What was saved before is intact: mend that, then go on with --resume auto'
+        f'{path} cannot be written: {why}. What was saved before is intact: mend that, then go on with --resume auto'
     )
 
 

@@ -183,7 +183,7 @@ def build_train_loader(
             **options,
         )
     except (AssertionError, TypeError, ValueError) as error:
-        raise DebiasError(f'the training loader cannot be made: {" ".join(str(error).split())}') from error
+        raise DebiasError(f'the training loader cannot be made: {reason(error)}') from error
     seeded = SeededLoader(
         loader,
         config.run.seed,

@@ -6,7 +6,7 @@ from timm.task import FeatureDistillationTask, LogitDistillationTask, TokenDisti
 from timm.task.task import TrainingTask
 from torch import nn
 
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from .config_task import DistillConfig
 
 
@@ -44,7 +44,7 @@ def build_distillation_task(
             )
         return LogitDistillationTask(loss_type=options.kd_loss_type, temperature=options.kd_temperature, **common)
     except Exception as error:  # Model code and hub clients raise almost anything; all of it is about these flags.
-        reason = ' '.join(str(error).split())[:300]
+        why = reason(error)[:300]
         raise DebiasError(
-            f'--kd-model-name {options.kd_model_name} with --kd-distill-type {options.kd_distill_type}: {reason}'
+            f'--kd-model-name {options.kd_model_name} with --kd-distill-type {options.kd_distill_type}: {why}'
         ) from error

@@ -16,7 +16,7 @@ from timm.task.task import TrainingTask
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from .config import TrainConfig
 from .machine import Machine
 
@@ -55,9 +55,9 @@ def check_fsdp(config: TrainConfig) -> None:
             'it takes norms of whole weights; try norm or value',
         ),
     }
-    for flag, (given, reason) in refused.items():
+    for flag, (given, why) in refused.items():
         if given:
-            raise DebiasError(f'{flag} does not go with --fsdp: {reason}')
+            raise DebiasError(f'{flag} does not go with --fsdp: {why}')
     if optimizer.opt.lower() not in OPTIMIZERS:
         raise DebiasError(
             f'--opt {optimizer.opt} does not go with --fsdp: it has to treat each weight on its own, as these do: '
@@ -107,9 +107,7 @@ def _shard(model: Any, machine: Machine) -> None:
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
     except (ValueError, NotImplementedError, RuntimeError, AssertionError) as error:
-        raise DebiasError(
-            f'--fsdp: {type(model).__name__} cannot be sharded ({" ".join(str(error).split())[:300]})'
-        ) from error
+        raise DebiasError(f'--fsdp: {type(model).__name__} cannot be sharded ({reason(error)[:300]})') from error
     model.register_load_state_dict_pre_hook(_share_out)
     model.no_sync = _no_sync(model)  # What timm's tasks call to add up gradients.
 

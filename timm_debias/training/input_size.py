@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from ..validation.memory import BatchTooLargeError, is_out_of_memory
 from .machine import Machine
 
 
 def check_input_size(model: nn.Module, input_size: Sequence[int], machine: Machine) -> None:
     """Raise `DebiasError` where the model does not take images of a size [C, H, W]."""
-    reason = forward_error(model, input_size, machine)
-    if reason is not None:
+    why = forward_error(model, input_size, machine)
+    if why is not None:
         size = '×'.join(str(number) for number in input_size)
         raise DebiasError(
-            f'the model does not take {size} images ({reason}); models of a fixed size take another one by '
+            f'the model does not take {size} images ({why}); models of a fixed size take another one by '
             '--model-kwargs img_size=N'
         )
 
@@ -37,7 +37,7 @@ def forward_error(model: nn.Module, input_size: Sequence[int], machine: Machine)
     except (RuntimeError, AssertionError, ValueError) as error:
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
             raise BatchTooLargeError(type(model).__name__, 1) from error
-        return ' '.join(str(error).split())[:200]
+        return reason(error)[:200]
     finally:
         model.train(was_training)
     return None

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import torch
 from timm.utils import init_distributed_device
 
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def init_machine(device: str) -> Machine:
     try:
         init_distributed_device(place)
     except (RuntimeError, ValueError) as error:
-        reason = ' '.join(str(error).split())[:200]
+        why = reason(error)[:200]
         advice = (
             'start them with torchrun or srun, one for each GPU, or one process without WORLD_SIZE and SLURM_NTASKS in '
             'its environment'
@@ -58,6 +58,6 @@ def init_machine(device: str) -> Machine:
         if os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') != '0':
             # https://github.com/pytorch/pytorch/issues/135712: restarted processes meet addresses of dead ones.
             advice = 'torchrun can start them again only with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment'
-        message = f'the processes of this run cannot start together on {device} ({reason}); {advice}'
+        message = f'the processes of this run cannot start together on {device} ({why}); {advice}'
         raise DebiasError(message) from error
     return Machine(torch.device(place.device), place.rank, place.world_size, place.distributed)

@@ -15,7 +15,7 @@ from timm.utils import set_jit_fuser
 from torch import nn
 
 from ..data.factory import SHAPES_TEXTURES
-from ..errors import DebiasError, told_as
+from ..errors import DebiasError, reason, told_as
 from ..weight_files import check_weights
 from ..weights.network import load_as_timm
 from .config import ModelConfig, TrainConfig
@@ -138,5 +138,5 @@ def _script(config: TrainConfig, model: nn.Module) -> nn.Module:
     try:
         return torch.jit.script(model)
     except Exception as error:  # The compiler raises almost anything on what it cannot compile.
-        reason = ' '.join(str(error).split())[:300]
-        raise DebiasError(f'--torchscript: {config.model.model} cannot be scripted ({reason})') from error
+        why = reason(error)[:300]
+        raise DebiasError(f'--torchscript: {config.model.model} cannot be scripted ({why})') from error

@@ -11,7 +11,7 @@ from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from torch import nn
 
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from .config import TrainConfig
 from .machine import Machine
 from .warmup_multistep import WARMUP_MULTISTEP, WarmupMultiStepLRScheduler
@@ -49,7 +49,7 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimi
     try:
         return create_optimizer_v2(model, **options, **config.optimizer.opt_kwargs)
     except (AssertionError, ValueError, TypeError) as error:
-        raise DebiasError(f'--opt {config.optimizer.opt}: {" ".join(str(error).split())}') from error
+        raise DebiasError(f'--opt {config.optimizer.opt}: {reason(error)}') from error
 
 
 def last_epoch(config: TrainConfig, num_epochs: int) -> int:
@@ -85,7 +85,7 @@ def build_scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer, updat
             optimizer, **scheduler_kwargs(options, decreasing_metric=decreasing), updates_per_epoch=updates_per_epoch
         )
     except (AssertionError, ValueError) as error:
-        raise DebiasError(f'--sched {schedule.sched}: {" ".join(str(error).split())}') from error
+        raise DebiasError(f'--sched {schedule.sched}: {reason(error)}') from error
 
 
 def lr_stage_ends(config: TrainConfig) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from timm.scheduler import PlateauLRScheduler
 from timm.utils.model import unwrap_model
 
 from .. import __version__
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from ..ranks import gather
 from .checkpoint import ENTRY
 from .fsdp import shared_out, whole
@@ -102,15 +102,15 @@ def restore(run: Run, args: argparse.Namespace, path: Path, content: dict[str, A
     except DebiasError as error:
         raise DebiasError(f'--resume {path}: {error}') from error
     except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
-        reason = ' '.join(str(error).split())[:300]
-        raise DebiasError(f'--resume {path}: not a checkpoint of this model ({reason})') from error
+        why = reason(error)[:300]
+        raise DebiasError(f'--resume {path}: not a checkpoint of this model ({why})') from error
     if not run.config.model.no_resume_opt:
         _restore_optimizer(run, path, content)
     try:
         return _restore_position(run, args, path, content)
     except (RuntimeError, KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
-        raise DebiasError(f'--resume {path}: damaged: it does not say where its run was ({reason})') from error
+        why = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+        raise DebiasError(f'--resume {path}: damaged: it does not say where its run was ({why})') from error
 
 
 def _restore_position(
@@ -225,7 +225,7 @@ def _restore_optimizer(run: Run, path: Path, content: dict[str, Any]) -> None:
             run.scaler.load_state_dict(content[run.scaler.state_dict_key])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:
         raise DebiasError(
-            f'--resume {path}: its optimizer is not that of this run ({" ".join(str(error).split())[:200]}); '
+            f'--resume {path}: its optimizer is not that of this run ({reason(error)[:200]}); '
             '--no-resume-opt goes on with the weights alone'
         ) from error
 

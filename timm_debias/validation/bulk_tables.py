@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..escaping import csv_cell, markdown_text
+from ..markdown import table_lines
 from .results import write_result
 from .tables import table_row
 
@@ -60,10 +61,11 @@ def format_models(models: Sequence[Results]) -> str:
     measured = [model for model in models if 'error' not in model]
     failed = [model for model in models if 'error' in model]
     lines = ['# Models', '', 'All figures in percent; protocols are in results.md of each folder.', '']
-    lines += [f'| {" | ".join(["folder", "M parameters", *figures])} |', '| --- |' + ' --- |' * (len(figures) + 1)]
+    rows = []
     for model in measured:
         values = ['–' if model.get(figure) is None else f'{model[figure]:.2f}' for figure in figures]
-        lines.append(f'| {" | ".join([markdown_text(model["folder"]), str(model["param_count"]), *values])} |')
+        rows.append([markdown_text(model['folder']), str(model['param_count']), *values])
+    lines += table_lines(['folder', 'M parameters', *figures], rows)
     if failed:
         lines += [
             '',

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from ..normalize import Normalize
 from ..ranks import agree, gather
 from ..training.machine import Machine
@@ -150,9 +150,8 @@ class _Runner:
             return self._run(part, loaded)
         except RuntimeError as error:
             if 'DataLoader worker' in str(error):
-                reason = ' '.join(str(error).split())
                 raise DebiasError(
-                    f'{part.name}: a data worker died ({reason}); give fewer of them by -j, or more memory'
+                    f'{part.name}: a data worker died ({reason(error)}); give fewer of them by -j, or more memory'
                 ) from error
             if not is_out_of_memory(error):
                 raise

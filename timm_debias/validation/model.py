@@ -17,7 +17,7 @@ from torch import nn
 
 from ..checks import check_model_name
 from ..data.factory import SHAPES_TEXTURES
-from ..errors import DebiasError, told_as
+from ..errors import DebiasError, reason, told_as
 from ..training.input_size import forward_error
 from ..training.machine import Machine
 from ..weight_files import check_weights
@@ -54,8 +54,8 @@ def build_model(config: ValidateConfig) -> nn.Module:
     except DebiasError:
         raise  # It says all there is to say.
     except Exception as error:  # Model code and hub clients raise almost anything; all of it is about these flags.
-        reason = ' '.join(str(error).split())[:300]
-        raise DebiasError(f'--model {options.model}: {reason} (give --checkpoint PATH for weights of yours)') from error
+        why = reason(error)[:300]
+        raise DebiasError(f'--model {options.model}: {why} (give --checkpoint PATH for weights of yours)') from error
     if options.checkpoint:
         check_weights(Path(options.checkpoint), '--checkpoint')
         if options.use_ema and not _has_average(options.checkpoint):
@@ -94,11 +94,11 @@ def check_input_size(
     config: ValidateConfig, model: nn.Module, input_size: Sequence[int], machine: Machine, published: str = ''
 ) -> None:
     """Raise `DebiasError` where the model does not take images of a size [C, H, W]; `published` says whose it is."""
-    reason = forward_error(model, input_size, machine)
-    if reason is not None:
+    why = forward_error(model, input_size, machine)
+    if why is not None:
         height, width = input_size[-2:]
         raise DebiasError(
-            f'{config.model.model} does not take {width}×{height} images{published} ({reason}); see --img-size and '
+            f'{config.model.model} does not take {width}×{height} images{published} ({why}); see --img-size and '
             '--model-kwargs img_size=N'
         )
 
@@ -112,8 +112,8 @@ def pool_at_test(
     try:
         model, pooled = apply_test_time_pool(model, input_config)
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise DebiasError(f'--test-pool: {config.model.model} is no model to pool so ({reason})') from error
+        why = reason(error)[:200]
+        raise DebiasError(f'--test-pool: {config.model.model} is no model to pool so ({why})') from error
     return model, input_config | {'crop_pct': 1.0} if pooled else input_config
 
 
@@ -143,8 +143,8 @@ def _compile(options: ValidateModelConfig, model: nn.Module) -> nn.Module:
         return torch.jit.script(model) if options.torchscript else memory_efficient_fusion(model)
     except Exception as error:  # These compilers raise almost anything on what they cannot compile.
         flag = '--torchscript' if options.torchscript else '--aot-autograd'
-        reason = ' '.join(str(error).split())[:300]
-        raise DebiasError(f'{flag}: {options.model} cannot be compiled ({reason})') from error
+        why = reason(error)[:300]
+        raise DebiasError(f'{flag}: {options.model} cannot be compiled ({why})') from error
 
 
 def autocast(config: ValidateConfig) -> torch.autocast:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..escaping import csv_cell, markdown_text
+from ..markdown import table_lines
 from ..metrics import SEVERITIES
 from .results import write_json, write_result
 
@@ -71,15 +72,15 @@ def format_headline(results: Mapping[str, Any]) -> str:
 
 def _table(figures: Mapping[str, Mapping[str, float | None]], results: Mapping[str, Any]) -> list[str]:
     """Return a table with a row for each of the figures of benchmarks."""
-    lines = ['| benchmark | figure | value | images |', '| --- | --- | --- | --- |']
+    rows = []
     for name, values in figures.items():
         entry = results['benchmarks'][name]
         for key, value in values.items():
             images = _point_of(entry, key).get('images', entry['images'])  # An attack has the same for each epsilon.
             words = ', '.join(filter(None, [f'{images:,}', markdown_text(mark_of(entry))]))
             cell = _cell(value, interval_of(entry, key))
-            lines.append(f'| {markdown_text(name)} | {markdown_text(key)} | {cell} | {words} |')
-    return lines
+            rows.append((markdown_text(name), markdown_text(key), cell, words))
+    return table_lines(('benchmark', 'figure', 'value', 'images'), rows)
 
 
 def mark_of(entry: Mapping[str, Any]) -> str:
@@ -117,23 +118,24 @@ def _corruptions(metrics: Mapping[str, Any]) -> list[str]:
     """Return the table of errors by corruption and severity, with their mean and where there is one CE."""
     severities = range(1, SEVERITIES + 1)
     columns = ['corruption', *map(str, severities), 'mean error', *(['CE'] if 'ce' in metrics else [])]
-    lines = [f'| {" | ".join(columns)} |', '| --- |' + ' --- |' * (len(columns) - 1)]
+    rows = []
     for corruption, row in metrics['errors'].items():
         errors = [row[str(severity)]['error'] if str(severity) in row else None for severity in severities]
         known = [error for error in errors if error is not None]
         mean = sum(known) / len(known) if len(known) == len(errors) else None
         ce = [metrics['ce'].get(corruption)] if 'ce' in metrics else []
-        cells = [_cell(value) for value in (*errors, mean, *ce)]
-        lines.append(f'| {markdown_text(corruption)} | {" | ".join(cells)} |')
-    return lines
+        rows.append([markdown_text(corruption), *(_cell(value) for value in (*errors, mean, *ce))])
+    return table_lines(columns, rows)
 
 
 def _categories(metrics: Mapping[str, Any]) -> list[str]:
     """Return the table of shape bias by category, with published figures below where there are any."""
-    lines = ['| shape | images | by shape | by texture | shape bias |', '| --- |' + ' --- |' * 4]
-    for category, row in metrics['categories'].items():
-        cells = (markdown_text(category), row['images'], row['shape'], row['texture'], _cell(row['shape_bias']))
-        lines.append(f'| {" | ".join(map(str, cells))} |')
-    for name, bias in metrics.get('published_shape_bias', {}).items():
-        lines.append(f'| all: {markdown_text(name)}, published | | | | {bias:.2f} |')
-    return lines
+    rows = [
+        (markdown_text(category), *(str(row[key]) for key in ('images', 'shape', 'texture')), _cell(row['shape_bias']))
+        for category, row in metrics['categories'].items()
+    ]
+    rows += [
+        (f'all: {markdown_text(name)}, published', '', '', '', f'{bias:.2f}')
+        for name, bias in metrics.get('published_shape_bias', {}).items()
+    ]
+    return table_lines(('shape', 'images', 'by shape', 'by texture', 'shape bias'), rows)

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from ..escaping import markdown_text
+from ..markdown import table_lines
 from .folder import AUX_WEIGHTS, Release
 from .manifest import entries
 
@@ -82,8 +83,8 @@ def _usage(name: str, release: Release) -> str:
 
 def files_section(sums: Mapping[str, str]) -> str:
     """Return the last section of a card: the SHA-256 of each file."""
-    rows = [f'| {file} | `{digest}` |' for file, digest in sums.items()]
-    return '\n'.join([_FILES, '', '| file | SHA-256 |', '| --- | --- |', *rows])
+    rows = [(file, f'`{digest}`') for file, digest in sums.items()]
+    return '\n'.join([_FILES, '', *table_lines(('file', 'SHA-256'), rows)])
 
 
 def with_files(card: str, sums: Mapping[str, str]) -> str:

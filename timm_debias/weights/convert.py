@@ -10,7 +10,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_data_
 from torch import nn
 
 from .. import __version__
-from ..checks import check_by_channel
+from ..checks import INTERPOLATIONS, check_by_channel
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError
 from ..escaping import markdown_text
@@ -25,9 +25,6 @@ from .network import count_classes, create_network, fit
 from .verify import largest_difference, network_after, network_before, read_images, sample_images
 
 _logger = logging.getLogger(__name__)
-
-_INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
-"""Those of timm's transforms."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class ConvertConfig:
     verify: str = flag('', 'folder of images on which the logits must be the same before and after', metavar='DIR')
     img_size: int | None = flag(None, 'image size of evaluation in pixels', type=int, metavar='N')
     crop_pct: float | None = flag(None, 'share of the image in the centre crop of evaluation', type=float)
-    interpolation: str | None = flag(None, 'interpolation of image resizing', choices=_INTERPOLATIONS)
+    interpolation: str | None = flag(None, 'interpolation of image resizing', choices=INTERPOLATIONS)
     mean: list[float] | None = flag(None, 'mean pixel value of the data set, by channel', nargs='+', type=float)
     std: list[float] | None = flag(None, 'standard deviation of the data set, by channel', nargs='+', type=float)
     license: str = flag('', 'licence of the weights, "unknown" if not given', metavar='NAME')

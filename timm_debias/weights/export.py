@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from ..files import atomic_path, check_output
 from ..flags import ParseKwargs, Parser, add_flags, config_from, flag
 from ..log import setup_logging
@@ -124,8 +124,8 @@ def export(model: nn.Module, size: Sequence[int], path: Path) -> float:
             exported = form.read(path)
             pairs = [(exported(images), model(images)) for images in others]
     except Exception as error:  # Exporters raise almost anything on a model they cannot take.
-        reason = ' '.join(str(error).split())[:300]
-        raise DebiasError(f'{type(model).__name__} cannot be exported as {path.suffix} ({reason})') from error
+        why = reason(error)[:300]
+        raise DebiasError(f'{type(model).__name__} cannot be exported as {path.suffix} ({why})') from error
     difference = max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
     limit = TOLERANCE * max(1.0, *(float(theirs.abs().max()) for _, theirs in pairs))
     if not difference <= limit:

@@ -7,7 +7,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from .folder import check_folder
 
 
@@ -16,7 +16,7 @@ def check_repository(repository: str) -> None:
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise DebiasError(f'--push-to-hub {repository}: {" ".join(str(error).split())}') from error
+        raise DebiasError(f'--push-to-hub {repository}: {reason(error)}') from error
 
 
 def push(folder: Path, repository: str) -> str:
@@ -34,6 +34,6 @@ def push(folder: Path, repository: str) -> str:
         url = api.create_repo(repository, exist_ok=True)
         api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message=f'Add {folder.name}')
     except Exception as error:  # The hub's client raises almost anything; all of it is about this upload.
-        reason = ' '.join(str(error).split())[:300].rstrip('.')
-        raise DebiasError(f'--push-to-hub {repository}: {reason}; the folder to upload is {folder}') from error
+        why = reason(error)[:300].rstrip('.')
+        raise DebiasError(f'--push-to-hub {repository}: {why}; the folder to upload is {folder}') from error
     return str(url)

@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 
 from ..downloads import download
-from ..errors import DebiasError
+from ..errors import DebiasError, reason
 from ..hashing import hash_file
 from ..weight_files import StateDict, load_safetensors
 from .folder import SUMS, WEIGHTS, read_weights
@@ -88,5 +88,5 @@ def _from_hub(repository: str) -> Path:
     try:
         return Path(hf_hub_download(repository, WEIGHTS))
     except Exception as error:  # The hub's client raises almost anything; all of it is about this file.
-        reason = ' '.join(str(error).split())[:200]
-        raise DebiasError(f'{WEIGHTS} of {repository} cannot be downloaded from the hub ({reason})') from error
+        why = reason(error)[:200]
+        raise DebiasError(f'{WEIGHTS} of {repository} cannot be downloaded from the hub ({why})') from error

@@ -1,6 +1,7 @@
 """The registry of benchmarks: a file with its decorator and an import in `__init__.py` make one known everywhere."""
 
 from ...errors import DebiasError, did_you_mean
+from ...markdown import table_lines
 from .base import Benchmark
 
 _benchmarks: dict[str, Benchmark] = {}
@@ -36,10 +37,9 @@ def get_benchmark(name: str) -> Benchmark:
 
 def format_benchmarks() -> str:
     """Return a Markdown table of all benchmarks: images, metric, layout under the data root, source."""
-    lines = ['| name | images | metric | layout under --data-root | source |', '| --- | --- | --- | --- | --- |']
+    rows = []
     for name in list_benchmarks():
         benchmark = _benchmarks[name]
         images = 'any' if benchmark.num_images is None else f'{benchmark.num_images:,}'
-        cells = (name, images, benchmark.metric, benchmark.layout, benchmark.source)
-        lines.append(f'| {" | ".join(cells)} |')
-    return '\n'.join(lines) + '\n'
+        rows.append((name, images, benchmark.metric, benchmark.layout, benchmark.source))
+    return '\n'.join(table_lines(('name', 'images', 'metric', 'layout under --data-root', 'source'), rows)) + '\n'
