@@ -100,7 +100,7 @@ def test_tables(whole):
     cells = [f'{value:.2f}' for value in (*errors, sum(errors) / 5, metrics['ce']['fog'])]
     assert f'| fog | {" | ".join(cells)} |' in text
     assert re.search(r'\| spatter( \| [\d.]+){6} \| – \|', text)
-    assert 'humans, published | | | | 95.87' in text
+    assert 'humans, published |  |  |  | 95.87' in text
     assert 'shapes_textures: not measured' in text
 
 
