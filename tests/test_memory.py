@@ -95,9 +95,10 @@ def test_a_data_set_of_ones_own(miniatures, suite_checkpoint, small_memory, caps
     flags += ['--data-dir', miniatures / 'stylized-imagenet', *['--retry'] * retry]
     sizes = small_memory(1)
     assert main(['validate', *map(str, flags)]) == (0 if retry else 2)
-    assert sizes[:2] == [1, 4]  # One image shows whether the model takes this size.
+    assert sizes[:2] == [1, 4]  # One image shows whether the model takes its size.
     if retry:
-        assert set(sizes[3:]) == {1}
+        assert sizes[2:4] == [1, 2]
+        assert set(sizes[4:]) == {1}
     else:
         assert '--retry' in error(capsys)
 
