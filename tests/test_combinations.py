@@ -58,6 +58,11 @@ def test_torchscript_goes_with_debias_where_there_is_nothing_to_switch():
         ('--aug-splits 2 --train-img-sizes 32 64', ['--aug-splits', '--train-img-sizes']),
         ('--split-bn', ['--split-bn', '--resplit']),
         ('--split-bn --resplit -b 5', ['--split-bn', '--batch-size 5', 'even']),
+        (
+            '--split-bn --resplit --train-img-sizes 32 48 --train-batch-sizes 4 5',
+            ['--train-batch-sizes 5', 'even'],
+        ),
+        ('--split-bn --resplit --on-bad-image skip', ['--on-bad-image skip', '--split-bn', 'replace']),
         ('--split-bn --resplit --sync-bn', ['--split-bn', '--sync-bn']),
         ('--torchscript --torchcompile', ['--torchcompile', '--torchscript']),
         ('--torchscript --layer-decay 0.7', ['--layer-decay', '--torchscript']),

@@ -32,7 +32,7 @@ def test_modes_statistics_and_random_numbers_stay():
 def test_no_memory_is_not_a_size_that_does_not_fit():
     model = timm.create_model('test_resnet')
     model.forward = lambda images: torch.empty(2**60)
-    with pytest.raises(DebiasError, match='ResNet: out of memory with batches of 1; free some memory'):
+    with pytest.raises(DebiasError, match='the model: out of memory with batches of 1; free some memory'):
         check_input_size(model, (3, 32, 32), MACHINE)
 
 

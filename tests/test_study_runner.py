@@ -55,7 +55,10 @@ def statuses(launch: Launch, count: int = 4) -> list[str]:
 
 def wait_until_both_run(launch: Launch) -> None:
     """A log is there before its process is, so what counts is that the processes have written."""
+    deadline = time.monotonic() + 60  # Where they never do, the caller sends its signal all the same, and fails.
     while sum(path.stat().st_size > 0 for path in launch.folder.glob('*/log.txt')) < 2:
+        if time.monotonic() > deadline:
+            return
         time.sleep(0.01)
 
 

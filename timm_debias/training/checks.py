@@ -158,6 +158,8 @@ def _check_faults(config: TrainConfig) -> None:
     advice = '--on-bad-image replace keeps batches as they are'
     if config.augment.mixup_active:
         raise DebiasError(f'--on-bad-image skip leaves odd batches, and --mixup and --cutmix mix pairs: {advice}')
+    if config.norm.split_bn:
+        raise DebiasError(f'--on-bad-image skip leaves odd batches, and --split-bn splits them evenly: {advice}')
     if config.debias.debias_global_partners:
         raise DebiasError(f'--on-bad-image skip leaves processes with batches of different sizes, and '
                           f'--debias-global-partners needs equal ones: {advice}')  # fmt: skip

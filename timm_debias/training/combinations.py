@@ -100,8 +100,10 @@ def _check_splits(config: TrainConfig) -> None:
         raise DebiasError('--aug-splits does not go with --train-img-sizes: augmented copies have one size')
     if config.norm.split_bn and not (splits or augment.resplit):
         raise DebiasError('--split-bn needs the splits of --aug-splits, or --resplit')
-    if config.norm.split_bn and not splits and config.model.batch_size % 2:
-        raise DebiasError(f'--split-bn halves the batch: --batch-size {config.model.batch_size} has to be even')
+    flag_name = '--train-batch-sizes' if config.sizes.train_batch_sizes else '--batch-size'
+    odd = [size for size in config.sizes.train_batch_sizes or [config.model.batch_size] if size % 2]
+    if config.norm.split_bn and not splits and odd:
+        raise DebiasError(f'--split-bn halves the batch: {flag_name} {odd[0]} has to be even')
     if config.norm.split_bn and config.norm.sync_bn:
         raise DebiasError('--split-bn does not go with --sync-bn, which would undo the split')
 

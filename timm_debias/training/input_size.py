@@ -36,7 +36,7 @@ def forward_error(model: nn.Module, input_size: Sequence[int], machine: Machine)
             model.eval()(images)
     except (RuntimeError, AssertionError, ValueError) as error:
         if isinstance(error, RuntimeError) and is_out_of_memory(error):
-            raise BatchTooLargeError(type(model).__name__, 1) from error
+            raise BatchTooLargeError('the model', 1) from error
         return reason(error)[:200]
     finally:
         model.train(was_training)

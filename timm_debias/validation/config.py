@@ -56,9 +56,7 @@ class ValidateModelConfig:
     mean: list[float] | None = flag(None, 'mean pixel value of the data set', nargs='+', type=float)
     std: list[float] | None = flag(None, 'standard deviation of the data set', nargs='+', type=float)
     interpolation: str = flag(
-        '',
-        'interpolation of image resizing',
-        choices=list(INTERPOLATIONS),
+        '', "interpolation of image resizing, the model's if empty", choices=['', *INTERPOLATIONS]
     )
     test_pool: bool = flag(False, 'pool at the size of training where the input is larger, and average the outputs')
     fuser: str = flag('', 'fuser of --torchscript', choices=['', 'te', 'old', 'legacy', 'nvfuser', 'nvf'])

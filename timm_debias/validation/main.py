@@ -157,7 +157,7 @@ def validate(config: ValidateConfig) -> Results:
     patch_size = naflex_patch_size(model) if config.data.naflex_loader else None
     model, input_config = pool_at_test(config, model, input_config)
     if patch_size is None:
-        check_input_size(config, model, input_config['input_size'], Machine(torch.device('cpu')))  # Where it is as yet.
+        check_input_size(config, model.to(device), input_config['input_size'], Machine(device))
     datasets = {split: _dataset(config, input_config, split, num_classes) for split in _splits(config)}
     loaders = {split: _loader(config, data, input_config, patch_size, num_classes) for split, data in datasets.items()}
     model = prepare_model(config, model)
