@@ -16,6 +16,7 @@ from timm_debias.benchmark.config import IMAGENET_IMAGES
 from timm_debias.benchmark.recipe import read_recipe, recipe_side, relative_work, trained_epochs
 from timm_debias.benchmark.size import count_macs, model_size
 from timm_debias.benchmark.suite import every_stylizer
+from timm_debias.markdown import table_lines
 from timm_debias.training.config import TrainConfig
 
 HPARAMS = Path(__file__).parents[1] / 'hparams'
@@ -73,15 +74,14 @@ def cost_line(config: TrainConfig) -> str:
 
 def table() -> str:
     """Return the Markdown table of all recipes."""
-    rows = [
-        '| recipe | epochs | multiply-adds, debiased / baseline | GPU hours, baseline | GPU hours, debiased |',
-        '| --- | --- | --- | --- | --- |',
-    ]
+    head = ('recipe', 'epochs', 'multiply-adds, debiased / baseline', 'GPU hours, baseline', 'GPU hours, debiased')
+    rows = []
     for path in recipes():
         config = load(path)
         plain, debiased = gpu_hours(config)
-        rows.append(f'| `{path.stem}` | {trained_epochs(config)} | {work(config):.2f} | {plain:.0f} | {debiased:.0f} |')
-    return '\n'.join(rows)
+        cells = (f'{trained_epochs(config)}', f'{work(config):.2f}', f'{plain:.0f}', f'{debiased:.0f}')
+        rows.append((f'`{path.stem}`', *cells))
+    return '\n'.join(table_lines(head, rows))
 
 
 if __name__ == '__main__':

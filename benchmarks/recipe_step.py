@@ -18,6 +18,7 @@ import torch
 
 from timm_debias.benchmark.config import IMAGENET_IMAGES
 from timm_debias.flags import Parser, parse_with_yaml
+from timm_debias.markdown import table_lines
 from timm_debias.task import DebiasTask
 from timm_debias.training.checks import check_config
 from timm_debias.training.config import TrainConfig
@@ -106,19 +107,18 @@ def _table(config: TrainConfig, seconds: dict[tuple[int, int], list[float]], pla
     batch = config.model.batch_size
     medians = {position: statistics.median(values) for position, values in seconds.items()}
     debiased, base = statistics.mean(medians.values()), statistics.median(plain)
-    rows = ['| step | seconds | of a plain step |', '| --- | --- | --- |', f'| plain | {base:.2f} | 1.00 |']
+    steps = {'plain': base}
     for (epoch, update), value in medians.items():
-        name = f'debiased, epoch {epoch}, {"odd" if update else "even"} update'
-        rows.append(f'| {name} | {value:.2f} | {value / base:.2f} |')
-    rows.append(f'| debiased, mean | {debiased:.2f} | {debiased / base:.2f} |')
+        steps[f'debiased, epoch {epoch}, {"odd" if update else "even"} update'] = value
+    steps['debiased, mean'] = debiased
+    rows = [(name, f'{value:.2f}', f'{value / base:.2f}') for name, value in steps.items()]
     hours = {name: IMAGENET_IMAGES / batch * config.schedule.epochs * value / 3600
              for name, value in (('plain', base), ('debiased', debiased))}  # fmt: skip
-    rows.append('')
-    rows.append(
+    sentence = (
         f'{batch} images a step. All {config.schedule.epochs} epochs of ImageNet at this speed: '
         f'{hours["debiased"]:,.0f} hours, plain {hours["plain"]:,.0f}.'
     )
-    return '\n'.join(rows)
+    return '\n'.join([*table_lines(('step', 'seconds', 'of a plain step'), rows), '', sentence])
 
 
 if __name__ == '__main__':

@@ -31,6 +31,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from timm_debias.benchmark.loading import draw_photographs
+from timm_debias.markdown import table_lines
 from timm_debias.metrics import ALEXNET_ERRORS, EXTRA_CORRUPTIONS, SEVERITIES
 from timm_debias.training.machine import Machine
 from timm_debias.validation.benchmarks import Setting, get_benchmark
@@ -193,12 +194,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 def report(results: dict[str, Any], args: argparse.Namespace) -> None:
     """Print the ratios as a table, then everything as JSON."""
     names = {'bare': 'bare model, tensors in memory', 'folders': 'a loader for each of 95 folders'}
-    print('| suite against | suite, images/s | other, images/s | ratio, median | least | most |')
-    print('| --- | --- | --- | --- | --- | --- |')
+    head = ('suite against', 'suite, images/s', 'other, images/s', 'ratio, median', 'least', 'most')
+    rows = []
     for key, result in results.items():
         medians = [f'{statistics.median(result[side]):.1f}' for side in ('suite', 'other')]
         ratios = [f'{value:.3f}' for value in (result['median'], min(result['ratios']), max(result['ratios']))]
-        print(f'| {" | ".join([names[key], *medians, *ratios])} |')
+        rows.append([names[key], *medians, *ratios])
+    print('\n'.join(table_lines(head, rows)))
     settings = {'cores': os.cpu_count(), 'load': os.getloadavg()[0], 'python': platform.python_version(),
                 'torch': torch.__version__, **vars(args)}  # fmt: skip
     print(json.dumps({'settings': settings, **results}))

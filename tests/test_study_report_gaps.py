@@ -2,28 +2,16 @@
 
 import csv
 import re
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-import yaml
+from small_study import report
 
 from timm_debias import DebiasError
 from timm_debias.study.blocks import Text, to_html
-from timm_debias.study.collect import Collected, Row, store
+from timm_debias.study.collect import Row
 from timm_debias.study.config import read_study
 from timm_debias.study.report import write_report
-
-STUDY = {
-    'name': 'small',
-    'title': 'Small',
-    'train': {'model': 'test_resnet', 'device': 'cpu', 'epochs': 3, 'scale': [0.5, 1.0]},
-    'validate': {'benchmarks': 'folder'},
-    'methods': {'plain': {}, 'debiased': {'debias': True, 'times': {'epochs': 2}}},
-    'seeds': [0, 1, 2],
-    'baselines': ['plain'],
-    'measures': {'clean': 'folder_top1', 'mCE': {'column': 'folder-c_mce', 'better': 'lower'}},
-}
 
 
 def errors(fog: float, jpeg: float) -> dict[str, float]:
@@ -39,15 +27,6 @@ def rows_of(plain: dict[str, float], debiased: dict[str, float], data: str = '')
         for method, figures in (('plain', plain), ('debiased', debiased))
         if figures
     ]
-
-
-def report(folder: Path, rows: list[Row], **changes) -> str:
-    """Write the report of rows, and return report.md."""
-    path = folder / 'study.yaml'
-    path.write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
-    store(Collected(rows, {'benchmarks': [], 'versions': []}), folder)
-    write_report(read_study(path), folder)
-    return (folder / 'report.md').read_text(encoding='utf-8')
 
 
 def line_of(markdown: str, start: str) -> list[str]:

@@ -1,28 +1,13 @@
 """What the report says that was trained."""
 
-import yaml
+from small_study import report
 
-from timm_debias.study.collect import PARAMETERS, Collected, Row, store
-from timm_debias.study.config import read_study
-from timm_debias.study.report import write_report
-
-STUDY = {
-    'name': 'small',
-    'title': 'Small',
-    'train': {'model': 'test_resnet', 'device': 'cpu', 'epochs': 3, 'scale': [0.5, 1.0]},
-    'validate': {'benchmarks': 'folder'},
-    'methods': {'plain': {}, 'debiased': {'debias': True, 'times': {'epochs': 2}}},
-    'seeds': [0],
-    'baselines': ['plain'],
-    'measures': {'clean': 'folder_top1'},
-}
+from timm_debias.study.collect import PARAMETERS, Row
 
 
 def section(folder, rows, name='study.yaml', **changes) -> str:
-    (folder / name).write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
-    store(Collected(rows, {'benchmarks': [], 'versions': []}), folder)
-    write_report(read_study(folder / name), folder)
-    return (folder / 'report.md').read_text(encoding='utf-8').split('## What was trained\n')[1].split('##')[0]
+    markdown = report(folder, rows, name, measures={'clean': 'folder_top1'}, **changes)
+    return markdown.split('## What was trained\n')[1].split('##')[0]
 
 
 def row(data='', model='', millions=None) -> Row:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import DebiasError, reason
+from .errors import DebiasError, told_as
 from .flags import Parser, add_flags, config_from, flag, parse_with_yaml
 from .training.checks import check_config
 from .training.config import TrainConfig
@@ -90,12 +90,10 @@ def submit(config: SubmitConfig, training: Sequence[str]) -> Any:
         slurm_signal_delay_s=_SECONDS_TO_SAVE,
         **{f'slurm_{name}': value for name, value in slurm.items()},
     )
-    try:
+    with told_as('the job cannot be submitted', RuntimeError, ValueError, OSError, submitit.core.utils.FailedJobError):
         executor = submitit.AutoExecutor(Path(config.logs), cluster=config.cluster, slurm_max_num_timeout=_REQUEUES)
         executor.update_parameters(**{name: value for name, value in parameters.items() if value is not None})
         return executor.submit(Training(training))
-    except (RuntimeError, ValueError, OSError, submitit.core.utils.FailedJobError) as error:
-        raise DebiasError(f'the job cannot be submitted: {reason(error)[:500]}') from error
 
 
 def check_job(config: SubmitConfig) -> None:

@@ -65,7 +65,10 @@ def replay(path: Path, device: str = 'cpu') -> Replayed:
     Raises:
         DebiasError: no such file, one that holds no update, or an update that took more than this file holds.
     """
-    content = read_update(path)
+    return _replay(path, read_update(path), device)
+
+
+def _replay(path: Path, content: dict[str, Any], device: str) -> Replayed:
     config = config_from_args(content['args'])
     reason = held_elsewhere(config, content[UPDATE].get('processes', 1))
     if reason is not None:
@@ -111,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f'{path.name}: epoch {content[ENTRY]["epoch"]}, update {content[ENTRY]["batch"]}')
     for number, batch in enumerate(content[UPDATE]['batches']):
         _print_batch(number, batch)
-    _print_replayed(replay(path, args.device))
+    _print_replayed(_replay(path, content, args.device))
     return 0
 
 
