@@ -6,12 +6,13 @@ import signal
 import time
 
 import pytest
+import torch
 from processes import forked, launch
 from training_runs import finished, same_training, signal_after
 
 from timm_debias.cli import main
 from timm_debias.training import signals, train
-from timm_debias.training.machine import Machine
+from timm_debias.training.machine import Machine, init_machine
 from timm_debias.training.signals import Stopped, StopSignals
 
 
@@ -94,6 +95,54 @@ def test_one_of_two_processes_is_told(train_command, tmp_path):
     same_training(tmp_path / 'whole' / 'run', tmp_path / 'stopped' / 'run')
 
 
+@pytest.mark.parametrize('told', ['0', '1'])
+def test_one_of_two_processes_is_told_in_validation(train_command, tmp_path, monkeypatch, told):
+    """As submitit tells the first process alone: none is left alone with what needs both."""
+    flags = ['-b', '2', '-vb', '1', '--checkpoint-steps', '0', '--epochs', '2']
+    argv = train_command(tmp_path / 'stopped', *flags, '--resume', 'auto')
+    validate = train._validate
+
+    def run():
+        def signalled(run, loaders):
+            if os.environ['RANK'] == told:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return validate(run, loaders)
+
+        monkeypatch.setattr(train, '_validate', signalled)
+        return main(argv)
+
+    ended = launch(run, 2, tmp_path / 'log')
+    assert [process.code for process in ended] == [138, 138], ended
+    assert 'epoch 0, batch 5' in finished(argv, tmp_path / 'log-resumed', world_size=2).err
+    finished(train_command(tmp_path / 'whole', *flags), tmp_path / 'log-whole', world_size=2)
+    same_training(tmp_path / 'whole' / 'run', tmp_path / 'stopped' / 'run')
+
+
+@pytest.mark.parametrize(('signal_at', 'code', 'seen'), [(None, 0, '01234'), (0, 138, '01'), (4, 138, '01234')])
+def test_processes_with_different_numbers_of_batches(tmp_path, signal_at, code, seen):
+    """The first has none, the second five and the signal, known a batch later: both end together and stay in step."""
+
+    def run():
+        machine = init_machine('cpu')
+        stop = StopSignals(machine)
+        try:
+            with stop.noted():
+                for batch in stop.through(range(5 * machine.rank)):
+                    print(batch, end='')
+                    if batch == signal_at:
+                        os.kill(os.getpid(), signal.SIGUSR1)
+                assert stop.agreed() is None
+                assert stop.agreed() is None
+        except Stopped as stopped:
+            return stopped.code
+        finally:
+            torch.distributed.destroy_process_group()
+
+    ended = launch(run, 2, tmp_path / 'log')
+    assert [process.code for process in ended] == [code, code], ended
+    assert [process.out for process in ended] == ['', seen]
+
+
 def test_handlers_are_put_back():
     before = signal.getsignal(signal.SIGTERM)
     stop = StopSignals(Machine(device=None))
@@ -102,8 +151,8 @@ def test_handlers_are_put_back():
         assert stop.agreed() is None
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.agreed() == signal.SIGTERM
-        with pytest.raises(Stopped, match='SIGTERM'), stop.stopping_at_once():
-            pytest.fail('there is a signal already')
+        with pytest.raises(Stopped, match='SIGTERM'):
+            next(stop.through([1]))
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -104,8 +104,10 @@ def test_a_preempted_job_goes_on(training_images, tmp_path, monkeypatch):
     job = executor.submit(Training(argv))
     wait_for(tmp_path / 'job' / 'run' / 'recovery-0-1.pth.tar')
     os.kill(first_child(int(job.job_id)), signal.SIGUSR2)
+    error = job.exception()
+    logs = ''.join(path.read_text() for path in sorted((tmp_path / 'jobs').glob('*_log.err')))
+    assert error is None, f'{error}\n{logs}'
     assert job.results() == [0, 0]
-    logs = ''.join(path.read_text() for path in (tmp_path / 'jobs').glob('*_log.err'))
     assert 'SIGUSR1: saving, then stopping.' in logs
     assert 'Going on from' in logs
     same_training(tmp_path / 'whole' / 'run', tmp_path / 'job' / 'run')

@@ -15,7 +15,7 @@ from .config import TrainConfig
 from .loop import Meters, Run, settle, train_one_epoch
 from .randomness import kept_random_state
 from .saver import Saver
-from .signals import Stopped, StopSignals
+from .signals import Stopped
 from .state import Position, capture
 from .summary import update_summary
 
@@ -53,7 +53,6 @@ class Epochs:
         self.validate = validate
         self.saver = saver
         self.results = results
-        self.stop = StopSignals(run.machine)
         run.on_update = self._after_update
 
     def run_from(self, position: Position, meters: Meters) -> None:
@@ -67,7 +66,7 @@ class Epochs:
             Stopped: a signal has come, and what it takes to go on is saved.
             DebiasError: a file cannot be written.
         """
-        with self.stop.noted():
+        with self.run.stop.noted():
             epoch, batch = position
             for number in range(epoch, self.run.num_epochs):
                 self._epoch(number, meters, batch)
@@ -111,17 +110,15 @@ class Epochs:
         """Return the metrics of validation; stopped in it, save an epoch that is trained and not yet validated."""
         if self.validate is None:
             return None
-        # Taken before, while all processes are here: stopped, each leaves validation on its own.
-        content = capture(self.run, self.args, position, meters, self.results)
         if self._is_due(position):
-            on_primary(self.run.machine, lambda: self._save_step(content, position))
+            self._save_position(position, meters)
         try:
             # A loader draws where it has not started its workers yet, which depends on what ran before.
-            with self.stop.stopping_at_once(), kept_random_state(self.run.machine.device):
+            with kept_random_state(self.run.machine.device):
                 return self.validate()
         except Stopped:
-            if self.saver is not None and not self._is_due(position):
-                self._save_step(content, position)
+            if not self._is_due(position):
+                self._save_position(position, meters)
             raise
 
     def _count_faults(
@@ -146,13 +143,12 @@ class Epochs:
 
     def _after_update(self, epoch: int, batch: int, meters: Meters) -> None:
         position = Position(epoch, batch)
-        stop = self.stop.agreed()
+        stop = self.run.stop.agreed()
         if stop is None and not self._is_due(position):
             return
         settle(self.run, meters)
         self.run.progress.flush()  # A resumed run does not tell of these updates again.
-        content = capture(self.run, self.args, position, meters, self.results)
-        on_primary(self.run.machine, lambda: self._save_step(content, position))
+        self._save_position(position, meters)
         if stop is not None:
             raise Stopped(stop)
 
@@ -184,6 +180,10 @@ class Epochs:
         if self.run.trackers is not None:
             self.run.trackers.log_epoch(row)
         self.saver.save_epoch(content, result['epoch'], metric, is_milestone)
+
+    def _save_position(self, position: Position, meters: Meters) -> None:
+        content = capture(self.run, self.args, position, meters, self.results)
+        on_primary(self.run.machine, lambda: self._save_step(content, position))
 
     def _save_step(self, content: dict[str, Any], position: Position) -> None:
         assert self.saver is not None

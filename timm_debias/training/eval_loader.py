@@ -1,6 +1,6 @@
 """Validation images: those that cannot be read are an error, or left out of the metrics and counted."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ class EvalLoader:
         dataset: timm's data set.
         limit: Images of this process that count; those after them fill up the last batch. None where all do.
         bad: Images that could not be read since the last `counted_by`.
+        through: What the batches pass through on their way; it may stop them.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class EvalLoader:
     ) -> None:
         self.dataset = dataset
         self.bad: list[BadImage] = []
+        self.through: Callable[[Iterable[Any]], Iterator[Any]] = iter
         self._evaluator: ClassificationEvaluator | None = None
         self._samples = 0
         self._delivered: Delivered | None = None
@@ -74,7 +76,7 @@ class EvalLoader:
             DebiasError: an image that cannot be read, a label of no class, or a data worker that died.
         """
         with self.workers.watched():
-            for batch in self.loader:
+            for batch in self.through(self.loader):
                 if self._delivered is not None:
                     self._note(self._delivered.report())
                 yield batch

@@ -23,6 +23,7 @@ from .precision import LossScaler
 from .progress import MEASURES, Progress
 from .randomness import set_random_states
 from .seeded_loader import SeededLoader
+from .signals import StopSignals
 from .trackers import Trackers
 
 LOSSES = ('loss', 'loss_clean', 'loss_stylised')
@@ -56,6 +57,7 @@ class Run:
     def __post_init__(self) -> None:
         self.guard = FiniteGuard(self.config.faults.on_nonfinite, self.machine, self.task, self.optimizer)
         self.progress = Progress(self)
+        self.stop = StopSignals(self.machine)
 
     @property
     def model(self) -> Any:

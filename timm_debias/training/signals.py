@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -49,11 +49,11 @@ def handled(signals: list[signal.Signals], handler: Callable[[int, FrameType | N
 
 
 class StopSignals:
-    """Notes SIGTERM, SIGUSR1 and SIGINT, and lets all processes stop after the same update.
+    """Notes SIGTERM, SIGUSR1 and SIGINT, and lets all processes stop after the same update or batch of validation.
 
     The signals reach the processes of a run at different times, or only one of them. After every update each process
     tells the others whether it has one, over the network of the hosts and while the next update is computed, so that
-    nobody waits; the answer is known one update later.
+    nobody waits; the answer is known one update later. In validation it is the same from batch to batch.
 
     Args:
         machine: Where this process runs.
@@ -62,38 +62,54 @@ class StopSignals:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.number: int | None = None
-        self._immediately = False
         self._vote: tuple[torch.Tensor, Any] | None = None
 
     def noted(self) -> contextlib.AbstractContextManager[None]:
         """Note the signals inside the `with` block instead of dying of them; a second SIGINT ends the process."""
         return handled(SIGNALS, self._note)
 
-    @contextlib.contextmanager
-    def stopping_at_once(self) -> Iterator[None]:
-        """Raise `Stopped` as soon as there is a signal, wherever the `with` block is: for work that is not kept."""
-        self._immediately = True
-        try:
-            if self.number is not None:
-                raise Stopped(self.number)
-            yield
-        finally:
-            self._immediately = False
+    def through(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield batches of validation until a signal; all processes iterate, with as many batches as each has.
+
+        Raises:
+            Stopped: there is a signal, in the same place in all processes.
+        """
+        for batch in batches:
+            if number := self.agreed():
+                raise Stopped(number)
+            yield batch
+        # Those that are through stay for the votes of the others.
+        while self.machine.distributed:
+            number, is_busy = self._result()
+            if number:
+                raise Stopped(number)
+            if not is_busy:
+                break
+            self._cast(is_busy=False)
 
     def agreed(self) -> int | None:
         """Return the number of a signal that all processes know of, or None; to be called by all, once an update."""
         if not self.machine.distributed:
             return self.number
-        agreed = 0
-        if self._vote is not None:
-            numbers, work = self._vote
-            work.wait()
-            agreed = int(numbers)
-        if not agreed:
-            numbers = torch.tensor(self.number or 0)
-            group = host_group(dist.group.WORLD)
-            self._vote = numbers, dist.all_reduce(numbers, dist.ReduceOp.MAX, group=group, async_op=True)
-        return agreed or None
+        number, _ = self._result()
+        if not number:
+            self._cast(is_busy=True)
+        return number or None
+
+    def _cast(self, is_busy: bool) -> None:
+        """Begin a vote: has anyone a signal, and has anyone batches left?"""
+        vote = torch.tensor([self.number or 0, int(is_busy)])
+        group = host_group(dist.group.WORLD)
+        self._vote = vote, dist.all_reduce(vote, dist.ReduceOp.MAX, group=group, async_op=True)
+
+    def _result(self) -> tuple[int, bool]:
+        """Wait for the last vote, if any, and return the number of the signal, or 0, and whether anyone is busy."""
+        if self._vote is None:
+            return 0, True
+        (vote, work), self._vote = self._vote, None
+        work.wait()
+        number, is_busy = vote.tolist()
+        return number, bool(is_busy)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None and number == signal.SIGINT:
@@ -101,8 +117,6 @@ class StopSignals:
         if self.number is None:
             self.number = number
             _logger.warning(f'{signal.Signals(number).name}: saving, then stopping.')
-        if self._immediately:
-            raise Stopped(number)
 
 
 def init_worker(worker_id: int) -> None:

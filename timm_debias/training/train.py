@@ -84,6 +84,8 @@ def train(config: TrainConfig, args: argparse.Namespace, args_text: str, machine
     run.mean_batch_size = batch_size
     run.scheduler, num_epochs = build_scheduler(config, optimizer, run.updates_per_epoch)
     run.num_epochs = last_epoch(config, num_epochs)
+    for eval_loader in eval_loaders.values():
+        eval_loader.through = run.stop.through
     position, meters, results = _start(run, args, checkpoint)
     savers: list[Saver] = []
     on_primary(machine, lambda: savers.append(_saver(config, run_dir, checkpoint, args_text)))
