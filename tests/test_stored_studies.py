@@ -93,11 +93,18 @@ def test_page_of_imagenet_has_the_published_figures():
         assert f'| {" | ".join([row.name, *(row.figures.get(column, "–") for column in COLUMNS)])} |' in page
 
 
-@pytest.mark.parametrize(('study', 'before'), [('clothing', 'The main table'), ('shapes_textures', 'The same on')])
-def test_tables_of_the_readme(study, before):
+@pytest.mark.parametrize(
+    ('study', 'before', 'epochs'),
+    [
+        ('clothing', 'The main table', 'twice'),
+        ('shapes_textures', 'The same on', 'twice'),
+        ('longer', 'Where both train', 'four times'),
+    ],
+)
+def test_tables_of_the_readme(study, before, epochs):
     """Every cell stands in the report of the study that README names, and all methods but plain training do."""
     report = (ROOT / f'docs/studies/{study}/report.md').read_text(encoding='utf-8')
-    against = cells_of(report.split('\n## Difference to plain, twice the epochs', 1)[1])
+    against = cells_of(report.split(f'\n## Difference to plain, {epochs} the epochs', 1)[1])
     text = (ROOT / 'README.md').read_text(encoding='utf-8').split(f'\n{before}', 1)[1]
     assert f'docs/studies/{study}/report.md' in text.split('|', 1)[0]
     shown = cells_of(text)
@@ -105,6 +112,16 @@ def test_tables_of_the_readme(study, before):
     for method, cells in shown.items():
         assert len(cells) > 4
         assert cells == {measure: against[method][measure] for measure in cells}
+
+
+def test_minutes_of_the_readme():
+    """What style transfer costs stands beside the main table as in the report."""
+    figures = cells_of((ROOT / 'docs/studies/clothing/report.md').read_text(encoding='utf-8').split('## Figures', 1)[1])
+    debiased, plain = (
+        figures[method]['CPU minutes a run, median'] for method in ('debiased', 'plain, twice the epochs')
+    )
+    text = ' '.join((ROOT / 'README.md').read_text(encoding='utf-8').split())
+    assert f'{debiased} CPU minutes a run of debiased training, {plain} of plain training of twice the epochs' in text
 
 
 def cells_of(text):
