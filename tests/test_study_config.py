@@ -142,6 +142,16 @@ def test_benchmarks_that_are_not_there(tmp_path):
     check_runs(runs, {'DATA': str(tmp_path)}, [], 'study.yaml')
 
 
+def test_class_folders_that_are_not_those_of_training(study, tmp_path):
+    """Three classes are trained, and the test has two: that is said before any training."""
+    for name in 'ab':
+        (tmp_path / 'noto' / 'test' / name).mkdir(parents=True)
+    with pytest.raises(DebiasError, match=r'plain\.0: folder: .* has 2 class folders and the model 3 classes'):
+        check_runs(expand(study), {'DATA': str(tmp_path)}, [], 'study.yaml')
+    (tmp_path / 'noto' / 'test' / 'c').mkdir()
+    check_runs(expand(study), {'DATA': str(tmp_path)}, [], 'study.yaml')
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import DebiasError, did_you_mean
 from .benchmarks import Benchmark, get_benchmark, list_benchmarks
 from .benchmarks.classes import imagenet_classes
-from .benchmarks.layout import find_folder
+from .benchmarks.layout import check_number, find_folder, own_classes
 from .benchmarks.subset import parse_subset
 from .config import SuiteConfig, ValidateConfig
 from .model_lists import parse_shard
@@ -57,11 +57,14 @@ def check_wanted(config: ValidateConfig) -> None:
     suite = config.suite
     if not suite.benchmarks or suite.benchmarks == 'all':
         return
-    placed = _placed_folders(suite)
+    placed, num_classes = _placed_folders(suite), config.model.num_classes
     for benchmark in wanted_benchmarks(suite):
-        if config.model.num_classes is not None:
-            _check_classes(benchmark, config.model.num_classes)
-        _find_roots(suite, placed, benchmark)
+        if num_classes is not None:
+            _check_classes(benchmark, num_classes)
+        roots = _find_roots(suite, placed, benchmark)
+        # An empty folder may stand for one that is going to be made.
+        if num_classes is not None and 'folder' in roots and (names := own_classes(roots['folder'])):
+            check_number(roots['folder'], names, num_classes, benchmark.name)
 
 
 def _check_flags(suite: SuiteConfig) -> None:

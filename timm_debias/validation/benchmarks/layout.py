@@ -97,13 +97,8 @@ def read_own_folders(root: Path, setting: Setting, what: str) -> Listing:
         DebiasError: another number of class folders, another order of the same names, or a folder that is empty or
             holds folders.
     """
-    with os.scandir(root) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith('.'))
-    if len(names) != setting.num_classes:
-        raise DebiasError(
-            f'{what}: {root} has {len(names)} class folders and the model {setting.num_classes} classes; expected a '
-            'folder for each class of the training data'
-        )
+    names = own_classes(root)
+    check_number(root, names, setting.num_classes, what)
     check_order(root, names, setting, what)
     files = []
     for index, name in enumerate(names):
@@ -115,6 +110,21 @@ def read_own_folders(root: Path, setting: Setting, what: str) -> Listing:
             raise DebiasError(f'{what}: {root / name} {found}; expected the images of a class')
         files += [(file, size, index) for file, size in images]
     return Listing(root, files, partial=False)
+
+
+def own_classes(root: Path) -> list[str]:
+    """Return the names of the class folders of a user's own images, sorted."""
+    with os.scandir(root) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith('.'))
+
+
+def check_number(root: Path, names: Sequence[str], num_classes: int, what: str) -> None:
+    """Raise `DebiasError` where there is not one class folder for each class of the model."""
+    if len(names) != num_classes:
+        raise DebiasError(
+            f'{what}: {root} has {len(names)} class folders and the model {num_classes} classes; expected a folder for '
+            'each class of the training data'
+        )
 
 
 def check_order(root: Path, names: Sequence[str], setting: Setting, what: str) -> None:
