@@ -55,17 +55,23 @@ def test_whole_job_is_told(train_command, tmp_path):
     same_training(tmp_path / 'whole' / 'run', tmp_path / 'stopped' / 'run')
 
 
+def signal_in_validation(monkeypatch, number):
+    """Let this process get a signal as its validation begins."""
+    validate = train._validate
+
+    def signalled(run, loaders):
+        os.kill(os.getpid(), number)
+        return validate(run, loaders)
+
+    monkeypatch.setattr(train, '_validate', signalled)
+
+
 def test_in_validation(train_command, tmp_path, monkeypatch):
     """The epoch that is trained is not trained again."""
     argv = train_command(tmp_path / 'stopped', '--checkpoint-steps', '0', '--epochs', '2', '--resume', 'auto')
-    validate = train._validate
 
     def run():
-        def signalled(run, loaders):
-            os.kill(os.getpid(), signal.SIGTERM)
-            return validate(run, loaders)
-
-        monkeypatch.setattr(train, '_validate', signalled)
+        signal_in_validation(monkeypatch, signal.SIGTERM)
         return main(argv)
 
     ended = forked(run, tmp_path / 'log')
@@ -100,15 +106,10 @@ def test_one_of_two_processes_is_told_in_validation(train_command, tmp_path, mon
     """As submitit tells the first process alone: none is left alone with what needs both."""
     flags = ['-b', '2', '-vb', '1', '--checkpoint-steps', '0', '--epochs', '2']
     argv = train_command(tmp_path / 'stopped', *flags, '--resume', 'auto')
-    validate = train._validate
 
     def run():
-        def signalled(run, loaders):
-            if os.environ['RANK'] == told:
-                os.kill(os.getpid(), signal.SIGUSR1)
-            return validate(run, loaders)
-
-        monkeypatch.setattr(train, '_validate', signalled)
+        if os.environ['RANK'] == told:
+            signal_in_validation(monkeypatch, signal.SIGUSR1)
         return main(argv)
 
     ended = launch(run, 2, tmp_path / 'log')
