@@ -2,6 +2,7 @@
 
 import copy
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,13 @@ def test_class_folders_that_are_not_those_of_training(study, tmp_path):
         (('baselines', ['plain', 'plain']), "'plain' is named twice"),
         (('data/mean', {}), "data: 'mean' is the name of the mean over data sets"),
         (('checkpoint', 'first'), "'checkpoint': Known: best, last"),
+        (('methods/plain', False), 'methods: plain: expected lines of the form "name: value", found False'),
+        (('methods/plain', {'label': None}), 'plain: label: expected a text of one line, found None'),
+        (('methods/plain', {'label': 'a\nb'}), 'plain: label: expected a text of one line'),
+        (('measures', {'a\nb': 'folder_top1'}), 'measures: expected a text of one line'),
+        (('methods/double/times', {'epochs': float('inf')}), 'study.yaml: the number Infinity; expected'),
+        (('methods', {date(2024, 1, 1): {}}), 'not datetime.date; expected different texts as names'),
+        (('methods', {1: {}, '1': {}}), "study.yaml: '1' is given twice; expected different texts as names"),
         (('make', {'test': {'command': 'rm'}}), "'command' is 'rm'; expected one of draw, make-benchmark"),
     ],
 )
@@ -197,6 +205,7 @@ def test_mistakes_in_the_file(tmp_path, change, message):
         (('validate/benchmarks', 'fodler'), "unknown benchmark 'fodler'. Did you mean 'folder'"),
         (('validate/benchmarks',), 'name the benchmarks to measure'),
         (('methods/double/times', {'lr': 2}), "double: times: 'lr' is None; set it to a number"),
+        (('methods/double/times', {'epochs': 1e308}), "double.0: train.py: 'epochs': expected int, found inf"),
         (('make', {'c': {'command': 'make-benchmark'}}), "make: c: 'kind' is missing"),
         (('make', {'c': {'command': 'make-benchmark', 'kind': 'corupted'}}), 'make: c: argument kind: invalid choice'),
         (('make', {'c': {'command': 'draw', 'img_sice': 3}}), "make: c: draw: unknown key 'img_sice'"),

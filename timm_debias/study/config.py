@@ -10,6 +10,7 @@ from typing import Any
 from ..checks import check_seed
 from ..errors import DebiasError, did_you_mean
 from ..flags import read_yaml
+from ..untrusted import parse_json
 
 Flags = dict[str, Any]
 """Values of flags by their field names, as in a file of `-c`; texts may hold `${NAME}`."""
@@ -111,7 +112,7 @@ def read_study(path: Path) -> Study:
     Raises:
         DebiasError: a file that cannot be read, or the first mistake in it.
     """
-    values = _plain(read_yaml(path, str(path)))
+    values = _plain(read_yaml(path, str(path)), str(path))
     for key, value in values.items():
         if key not in _KEYS:
             raise DebiasError(f"{path}: unknown key '{key}'. {did_you_mean(str(key), _KEYS)}")
@@ -153,13 +154,19 @@ def _check_name(name: Any, where: str) -> None:
         raise DebiasError(f'{where}: {name!r} becomes part of file names; use letters, digits, _, + and -')
 
 
+def _label(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip() or len(value.splitlines()) > 1:
+        raise DebiasError(f'{where}: expected a text of one line, found {value!r}')
+    return value
+
+
 def _variants(values: Mapping[str, Any], folder: Path, where: str) -> dict[str, Variant]:
     variants = {}
     for name, flags in values.items():
         _check_name(name, where)
-        flags = dict(_mapping(flags or {}, f'{where}: {name}'))
+        flags = dict(_mapping({} if flags is None else flags, f'{where}: {name}'))
         variants[name] = Variant(
-            label=str(flags.pop('label', name)),
+            label=_label(flags.pop('label', name), f'{where}: {name}: label'),
             validate=dict(_mapping(flags.pop('validate', {}), f'{where}: {name}: validate')),
             times=_times(flags.pop('times', {}), f'{where}: {name}: times'),
             train=_with_recipe(flags, folder, f'{where}: {name}'),
@@ -177,12 +184,16 @@ def _with_recipe(flags: Flags, folder: Path, where: str) -> Flags:
     if 'recipe' not in flags:
         return flags
     path = folder / str(flags.pop('recipe'))
-    return _plain(read_yaml(path, f'{where}: recipe {path}')) | flags
+    recipe = f'{where}: recipe {path}'
+    return _plain(read_yaml(path, recipe), recipe) | flags
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return JSON values, for they are compared with what earlier runs stored."""
-    return json.loads(json.dumps(values, default=str))
+    try:
+        return parse_json(json.dumps(values, default=str))
+    except (TypeError, ValueError) as error:  # A date as a name, the names 1 and '1', or a number that is infinite.
+        raise DebiasError(f'{where}: {error}; expected different texts as names, and finite numbers') from error
 
 
 def _times(values: Any, where: str) -> dict[str, float]:
@@ -246,5 +257,5 @@ def _measures(values: Mapping[str, Any], where: str) -> list[Measure]:
         better = str(entry.get('better', 'higher'))
         if better not in _BETTER:
             raise DebiasError(f"{where}: {label}: 'better' is '{better}'; expected one of {', '.join(_BETTER)}")
-        measures.append(Measure(str(label), entry['column'], better))
+        measures.append(Measure(_label(label, where), entry['column'], better))
     return measures

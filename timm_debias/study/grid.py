@@ -132,7 +132,7 @@ def _is_number(value: Any) -> bool:
 def _product(number: float, factor: float) -> float:
     """Return the product, whole where it is whole and the number was: flags for numbers of epochs take no fractions."""
     product = number * factor
-    return round(product) if isinstance(number, int) and product == round(product) else product
+    return int(product) if isinstance(number, int) and float(product).is_integer() else product
 
 
 def select(runs: Sequence[Run], patterns: Sequence[str], shard: tuple[int, int]) -> list[Run]:
