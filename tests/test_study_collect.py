@@ -17,6 +17,7 @@ from timm_debias.study.collect import (
     collect,
     format_csv,
     read_csv,
+    read_measured,
     read_stored,
     store,
 )
@@ -120,6 +121,24 @@ def test_tables_without_the_number_of_processes(runs, tmp_path):
     (tmp_path / 'old.csv').write_text(text.replace(',processes', '').replace(',1,40', ',40'))
     (tmp_path / 'new.csv').write_text(text)
     assert read_csv(tmp_path / 'old.csv') == read_csv(tmp_path / 'new.csv') == [row]
+
+
+def test_a_table_with_a_run_twice(runs, tmp_path):
+    """As two tables put together by hand: neither line may silently be the one that counts."""
+    store_runs(tmp_path, runs)
+    path = tmp_path / 'results.csv'
+    lines = path.read_text().splitlines()
+    path.write_text('\n'.join([*lines, lines[1]]))
+    with pytest.raises(DebiasError, match=r'results\.csv has small\.plain\.0 twice; take one of the two lines out'):
+        read_csv(path)
+
+
+@pytest.mark.parametrize('content', ['[]', '{', '{}'])
+def test_what_is_no_measured_json(tmp_path, content):
+    (tmp_path / 'measured.json').write_text(content)
+    with pytest.raises(DebiasError, match=r'not the measured\.json of a study') as caught:
+        read_measured(tmp_path / 'measured.json')
+    assert 'remove it to measure again' not in str(caught.value)  # That is for results of validate.py.
 
 
 def test_protocols_of_runs_that_were_not_taken(runs, tmp_path):

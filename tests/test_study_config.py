@@ -228,6 +228,7 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, capsys, change, messa
         (['--jobs', '0'], '--jobs is 0'),
         (['--set', 'DATA'], "--set 'DATA': expected NAME=VALUE"),
         (['--set', 'DATA=a', 'model=b'], '${model} is what the study itself says'),
+        (['--set', 'DATA=a', 'DATA=b'], "--set 'DATA=b': DATA is given twice"),
         (['--set', 'MADE=a'], '${MADE} is what the study itself says'),
         (['--report-dir', __file__], 'test_study_config.py is a file; name a folder'),
         (['--list', '--report-only'], '--list and --report-only do not go together'),

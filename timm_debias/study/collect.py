@@ -16,8 +16,8 @@ from ..errors import DebiasError
 from ..escaping import csv_cell
 from ..files import write_text
 from ..schema import count, list_of, mapping_of, number, record, text
-from ..untrusted import check_limits
-from ..validation.results import read_json, read_results
+from ..untrusted import check_limits, read_json
+from ..validation.results import read_results
 from .grid import Run, run_name
 from .runner import RESULTS as RUN_RESULTS
 from .runner import state_of
@@ -34,6 +34,8 @@ CORRUPTED = ('folder-c', 'imagenet-c')
 """Benchmarks with errors by corruption and severity."""
 
 _SEVERITY = re.compile(r'(folder-c|imagenet-c)/\w+/[1-5]')
+
+_MEASURED = 'the measured.json of a study'
 
 _measured = record(
     {
@@ -279,14 +281,20 @@ def read_csv(path: Path) -> list[Row]:
     """Return the rows of a file that `format_csv` wrote.
 
     Raises:
-        DebiasError: another file.
+        DebiasError: another file, or one with a run in two lines.
     """
     try:
         with open(path, newline='', encoding='utf-8') as file:
             lines = list(csv.DictReader(file))
-        return [_row(line) for line in lines]
+        rows = [_row(line) for line in lines]
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
         raise DebiasError(f'{path}: not the results.csv of a study ({error})') from error
+    names: set[str] = set()
+    for row in rows:
+        if row.name in names:
+            raise DebiasError(f'{path} has {row.name} twice; take one of the two lines out')
+        names.add(row.name)
+    return rows
 
 
 def _row(line: Mapping[str, str]) -> Row:
@@ -322,11 +330,11 @@ def read_measured(path: Path) -> dict[str, Any]:
     Raises:
         DebiasError: another file.
     """
-    measured = read_json(path)
+    measured = read_json(path, _MEASURED)
     try:
         _measured(measured, str(path))
     except ValueError as error:
-        raise DebiasError(f'{error}; not the measured.json of a study') from error
+        raise DebiasError(f'{error}; not {_MEASURED}') from error
     return measured
 
 

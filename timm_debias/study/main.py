@@ -154,6 +154,8 @@ def _variables(items: Sequence[str], output: Path) -> dict[str, str]:
             raise DebiasError(f"--set '{item}': expected NAME=VALUE")
         if name in _OWN_NAMES:
             raise DebiasError(f"--set '{item}': ${{{name}}} is what the study itself says; choose another name")
+        if name in variables:
+            raise DebiasError(f"--set '{item}': {name} is given twice")
         variables[name] = value
     return variables
 
