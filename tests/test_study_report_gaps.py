@@ -43,6 +43,12 @@ def test_corruptions_without_errors_to_speak_of_are_named(tmp_path):
     assert 'below 2 %' not in report(tmp_path, rows_of(errors(20, 2.0), errors(10, 3)))
 
 
+def test_one_of_a_kind(tmp_path):
+    rows = [row for row in rows_of(errors(20, 5), errors(10, 3), 'a') if row.seed == 0]
+    markdown = report(tmp_path, rows, data={'a': {}}, seeds=[0])
+    assert '2 of 2 runs finished: 2 methods, 1 data set, 1 seed. Figures' in markdown
+
+
 def test_no_mce_without_errors_of_the_baseline(tmp_path):
     markdown = report(tmp_path, rows_of(errors(20, 0), errors(10, 3)))
     assert line_of(markdown, 'debiased')[2] == line_of(markdown, 'plain')[2] == '–'

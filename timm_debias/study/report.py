@@ -1,7 +1,7 @@
 """The report of a study: report.md and report.html, made from the study file, results.csv and measured.json alone."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,19 @@ def build(
 
 def _what_was_run(study: Study, rows: Sequence[Row]) -> str:
     finished = [row for row in rows if row.status == 'finished']
-    axes = [f'{len(study.methods)} methods']
-    axes += [f'{len(study.models)} architectures'] if len(study.models) > 1 else []
-    axes += [f'{len(study.data)} data sets'] if study.data else []
+    axes = [_counted(study.methods, 'method')]
+    axes += [_counted(study.models, 'architecture')] if len(study.models) > 1 else []
+    axes += [_counted(study.data, 'data set')] if study.data else []
+    axes += [_counted(study.seeds, 'seed')]
     return (
-        f'{len(finished)} of {len(rows)} runs finished: {", ".join(axes)}, {len(study.seeds)} seeds. Figures are in '
+        f'{len(finished)} of {len(rows)} runs finished: {", ".join(axes)}. Figures are in '
         "percent, mean ± half of the 95 % interval of Student's t over seeds; the test images are the same in all "
         'runs, and the intervals say nothing on how results vary with them. ↑: higher is better, ↓: lower.'
     )
+
+
+def _counted(values: Collection[Any], noun: str) -> str:
+    return f'{len(values)} {noun}{"s" if len(values) > 1 else ""}'
 
 
 def _group(group: Group, several: bool) -> list[Block]:
