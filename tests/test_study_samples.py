@@ -56,6 +56,23 @@ def test_what_is_no_image_is_passed_over(tests_dir, tmp_path):
     assert colours_of(tmp_path / 'samples.png') == ['blue', 'red']
 
 
+@pytest.mark.parametrize(
+    ('place', 'reason'),
+    [
+        (None, 'the folders in benchmark_dir hold no image'),
+        ('folder=tests', "validate.py: 'benchmark_dir': expected a list"),
+        ([['folder=tests']], "validate.py: 'benchmark_dir': expected a list"),
+    ],
+)
+def test_flags_of_another_type(tests_dir, tmp_path, caplog, place, reason):
+    """A report of stored runs is written without a check of their flags."""
+    study = study_of(tmp_path)
+    study.validate['benchmark_dir'] = place
+    save_samples(study, {}, tmp_path / 'samples.png')
+    assert f'No picture of the tests in the report: {reason}' in caplog.text
+    assert not (tmp_path / 'samples.png').exists()
+
+
 def test_names_of_the_run_stand_for_those_of_the_first(tests_dir, tmp_path):
     save_samples(study_of(tmp_path, f'{tmp_path}/${{data}}'), {}, tmp_path / 'samples.png')
     assert colours_of(tmp_path / 'samples.png') == ['blue', 'green', 'red']

@@ -11,8 +11,10 @@ from timm.data.readers.img_extensions import get_img_extensions
 from torchvision.transforms.functional import to_tensor
 
 from ..errors import DebiasError
+from ..flags import check_values
 from ..make_benchmark.source import read_square
 from ..pictures import save_grid
+from ..validation.main import build_parser as validate_parser
 from .config import Study
 from .grid import expand, filled
 
@@ -49,8 +51,10 @@ def save_samples(study: Study, variables: Mapping[str, str], path: Path) -> None
 
 def _columns(study: Study, variables: Mapping[str, str]) -> list[tuple[str, Path]]:
     run = expand(study)[0]
-    flags = filled(run.validate.get('benchmark_dir', []), run.variables | dict(variables))
-    places = {name: Path(folder) for name, _, folder in (item.partition('=') for item in flags)}
+    given = {name: value for name, value in run.validate.items() if name == 'benchmark_dir'}
+    flags = check_values(filled(given, run.variables | dict(variables)), validate_parser(), 'validate.py')
+    items = flags.get('benchmark_dir') or []
+    places = {name: Path(folder) for name, _, folder in (item.partition('=') for item in items)}
     columns = []
     if 'folder' in places:
         columns.append(('as it is', places['folder']))
