@@ -141,6 +141,22 @@ def test_what_is_no_measured_json(tmp_path, content):
     assert 'remove it to measure again' not in str(caught.value)  # That is for results of validate.py.
 
 
+@pytest.mark.parametrize('content', ['[]', '{', '{"status": 3}'])
+def test_what_is_no_state_of_a_run(runs, tmp_path, content):
+    write_run(tmp_path, runs[0])
+    (tmp_path / runs[0].name / 'run.json').write_text(content)
+    with pytest.raises(DebiasError, match=r'not the state of a run: remove the folder to run it again'):
+        collect(runs, tmp_path)
+
+
+def test_a_report_that_cannot_be_written(runs, tmp_path, capsys):
+    store_runs(tmp_path, runs)
+    (tmp_path / 'report/report.md').mkdir(parents=True)
+    words = ['--report-only', '--stored', str(tmp_path), '--output', str(tmp_path)]
+    assert main(['study', str(tmp_path / 'study.yaml'), *words]) == 2
+    assert f'--report-dir {tmp_path / "report"} cannot be written: [Errno' in capsys.readouterr().err
+
+
 def test_protocols_of_runs_that_were_not_taken(runs, tmp_path):
     """Stored with other flags: how they were measured says nothing of this study's runs."""
     large = [run for run in runs if run.model == 'large']

@@ -1,8 +1,9 @@
 """The command `timm-debias study`."""
 
+import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.from_results:
         if (report_dir / RESULTS).is_file():
             check_rows(runs, report_dir / RESULTS)
-        write_report(study, report_dir)
+        with _writing(report_dir):
+            write_report(study, report_dir)
         _logger.info(f'Report: {report_dir / "report.md"}')
         return 0
     variables = _variables(config.variables, output)
@@ -111,12 +113,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1 if failed else 0
     collected = collect(runs, output / 'runs', stored)
     check_kept(collected, report_dir)
-    store(collected, report_dir)
-    if study.pictures:
-        save_samples(study, variables, report_dir / SAMPLES)
-    write_report(study, report_dir)
+    with _writing(report_dir):
+        store(collected, report_dir)
+        if study.pictures:
+            save_samples(study, variables, report_dir / SAMPLES)
+        write_report(study, report_dir)
     _logger.info(f'Report: {report_dir / "report.html"}, and beside it report.md, results.csv and tests.csv')
     return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Say that the report cannot be written, because the disk is full for example: its runs are there."""
+    try:
+        yield
+    except OSError as error:
+        raise DebiasError(f'--report-dir {folder} cannot be written: {error}; --report-only writes it later') from error
 
 
 def _check(config: StudyConfig) -> None:

@@ -27,7 +27,7 @@ from ..errors import DebiasError
 from ..files import check_no_links, write_text
 from ..schema import count, mapping, mapping_of, number, record, text
 from ..training.signals import SIGNALS, Stopped, handled
-from ..validation.results import read_json
+from ..untrusted import read_json
 from .config import CHECKPOINTS
 from .grid import STATE, Run, filled
 from .lock import locked
@@ -41,6 +41,7 @@ RESULTS = 'results'
 _STOPPED = {code for each in SIGNALS for code in (-each, 128 + each)}
 """Exit codes of a process that a signal stopped: at once, or after it had saved where it was."""
 
+_STATE = 'the state of a run: remove the folder to run it again'
 _flags = {'train': mapping, 'validate': mapping, 'checkpoint': text, 'processes': count, 'error': text}
 _state = record({'status': text}, _flags)
 _seconds = mapping_of(record({'cpu': number}, {'wall': number, 'gpu': text, 'processor': text}))
@@ -78,11 +79,14 @@ def state_of(folder: Path, run: Run) -> dict[str, Any]:
     if not path.is_file():
         return {'status': 'missing', 'processes': 1}
     # A state that was written without these is of the last epoch, and counts as of one process.
-    state: dict[str, Any] = {'checkpoint': CHECKPOINTS['last'], 'processes': 1} | read_json(path)
+    state: dict[str, Any] = {'checkpoint': CHECKPOINTS['last'], 'processes': 1}
+    found = read_json(path, _STATE)
     try:
+        mapping(found, str(path))
+        state |= found
         (_finished if state.get('status') == 'finished' else _state)(state, str(path))
     except ValueError as error:
-        raise DebiasError(f'{error}; not the state of a run: remove the folder to run it again') from error
+        raise DebiasError(f'{error}; not {_STATE}') from error
     if state['checkpoint'] != run.checkpoint:
         raise DebiasError(
             f'{path.parent} holds a run of another checkpoint ({state["checkpoint"]} was measured, the study says '
@@ -228,7 +232,7 @@ class _Pool:
             _logger.warning(f'{run.name} failed: {reason}; all of it: {folder / LOG}')
             _write_state(folder, known | {'status': 'failed', 'error': reason})
             return 'failed'
-        seconds = read_json(folder / SECONDS)
+        seconds = read_json(folder / SECONDS, 'the times of a run')
         devices = {key: spent[key] for spent in seconds.values() for key in ('gpu', 'processor') if key in spent}
         _write_state(folder, known | {'status': 'finished', 'seconds': seconds, 'versions': versions | devices})
         return 'finished'
@@ -272,7 +276,8 @@ def _ending(folder: Path, code: int, start: int, processes: int) -> tuple[int, s
     """
     if code == 0:
         return 0, ''
-    ends = sorted((read_json(path) for path in folder.glob(EXIT.format('*'))), key=lambda end: end['time'])
+    ends = [read_json(path, 'the end of a process') for path in folder.glob(EXIT.format('*'))]
+    ends.sort(key=lambda end: end['time'])
     failed = [end for end in ends if end['code'] not in _STOPPED]
     if failed:
         return failed[0]['code'], f'{failed[0]["error"][:300]} (exit code {failed[0]["code"]})'
