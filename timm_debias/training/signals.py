@@ -69,7 +69,9 @@ class StopSignals:
         return handled(SIGNALS, self._note)
 
     def through(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yield batches of validation until a signal; all processes iterate, with as many batches as each has.
+        """Yield batches of validation until a signal; the processes may have different numbers of them.
+
+        Each has to iterate to its end, where it waits for the others: one that leaves off before would hang them.
 
         Raises:
             Stopped: there is a signal, in the same place in all processes.
