@@ -15,6 +15,7 @@ from timm_debias.study.report import MEASURED, RESULTS, SAMPLES, write_report
 from timm_debias.validation.benchmarks import get_benchmark, list_benchmarks
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text(encoding='utf-8')
 IMAGENET = ROOT / 'hparams/study_imagenet.yaml'
 STUDIES = [*sorted(ROOT.glob('docs/studies/*/study.yaml')), IMAGENET]
 STORED = [path for path in STUDIES if (path.parent / RESULTS).is_file()]
@@ -93,25 +94,28 @@ def test_page_of_imagenet_has_the_published_figures():
         assert f'| {" | ".join([row.name, *(row.figures.get(column, "–") for column in COLUMNS)])} |' in page
 
 
-@pytest.mark.parametrize(
-    ('study', 'before', 'epochs'),
-    [
-        ('clothing', 'The main table', 'twice'),
-        ('shapes_textures', 'The same on', 'twice'),
-        ('longer', 'Where both train', 'four times'),
-    ],
-)
-def test_tables_of_the_readme(study, before, epochs):
-    """Every cell stands in the report of the study that README names, and all methods but plain training do."""
-    report = (ROOT / f'docs/studies/{study}/report.md').read_text(encoding='utf-8')
-    against = cells_of(report.split(f'\n## Difference to plain, {epochs} the epochs', 1)[1])
-    text = (ROOT / 'README.md').read_text(encoding='utf-8').split(f'\n{before}', 1)[1]
-    assert f'docs/studies/{study}/report.md' in text.split('|', 1)[0]
-    shown = cells_of(text)
-    assert set(against) - set(shown) <= {'plain'}
+def test_main_table_of_the_readme():
+    """Every cell stands in the report of clothing; all methods do but half the epochs, whose baseline is plain."""
+    against = differences('clothing', 'twice')
+    shown = cells_of(README.split('\nThe same as a table', 1)[1])
+    assert set(against) - set(shown) == {'debiased, half the epochs'}
     for method, cells in shown.items():
         assert len(cells) > 4
         assert cells == {measure: against[method][measure] for measure in cells}
+
+
+def test_table_of_drawn_images_of_the_readme():
+    """Every cell stands in the report that its row links: debiased training less plain training of as many images."""
+    shown = cells_of(README.split('\nDebiased training on [drawn', 1)[1])
+    compared = {'shapes_textures': ('twice', 'debiased'), 'longer': ('four times', 'debiased, twice the epochs')}
+    assert len(shown) == len(compared)
+    for row, cells in shown.items():
+        study = re.match(r'\[`(\w+)`\]\(docs/studies/(\w+)/report\.md\)', row)
+        assert study[1] == study[2]
+        epochs, method = compared[study[1]]
+        against = differences(study[1], epochs)[method]
+        assert len(cells) > 4
+        assert cells == {measure: against[measure] for measure in cells}
 
 
 def test_minutes_of_the_readme():
@@ -120,8 +124,14 @@ def test_minutes_of_the_readme():
     debiased, plain = (
         figures[method]['CPU minutes a run, median'] for method in ('debiased', 'plain, twice the epochs')
     )
-    text = ' '.join((ROOT / 'README.md').read_text(encoding='utf-8').split())
+    text = ' '.join(README.split())
     assert f'{debiased} CPU minutes a run of debiased training, {plain} of plain training of twice the epochs' in text
+
+
+def differences(study, epochs):
+    """Cells of a report's table of differences to plain training of so many times the epochs."""
+    report = (ROOT / f'docs/studies/{study}/report.md').read_text(encoding='utf-8')
+    return cells_of(report.split(f'\n## Difference to plain, {epochs} the epochs', 1)[1])
 
 
 def cells_of(text):

@@ -57,7 +57,7 @@ class Variant:
     train: Flags
     validate: Flags
     times: dict[str, float]
-    """Flags of train.py to multiply, lists number by number: the epochs of a baseline of equal compute, say."""
+    """Flags of train.py to multiply, lists number by number: the epochs of a baseline, say."""
 
 
 @dataclass(frozen=True)
