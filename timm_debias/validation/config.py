@@ -122,7 +122,8 @@ class SuiteConfig:
     shard: str = flag('', 'of --models, take every n-th from the i-th, counted from 1: for job arrays', metavar='I/N')
     epsilons: list[float] | None = flag(
         None,
-        'largest changes of a pixel by attacks, in 1/255; 16 for fgsm and 4 for pgd if not given',
+        'largest changes of a pixel by attacks, in 1/255; if not given, 16 for fgsm and fgsm-ref, 4 for pgd and '
+        'autoattack',
         nargs='+',
         type=float,
         metavar='E',
