@@ -120,7 +120,7 @@ def test_table_of_drawn_images_of_the_readme():
 
 def test_minutes_of_the_readme():
     """What style transfer costs stands beside the main table as in the report."""
-    figures = cells_of((ROOT / 'docs/studies/clothing/report.md').read_text(encoding='utf-8').split('## Figures', 1)[1])
+    figures = table_of('clothing', 'Figures')
     debiased, plain = (
         figures[method]['CPU minutes a run, median'] for method in ('debiased', 'plain, twice the epochs')
     )
@@ -130,8 +130,13 @@ def test_minutes_of_the_readme():
 
 def differences(study, epochs):
     """Cells of a report's table of differences to plain training of so many times the epochs."""
+    return table_of(study, f'Difference to plain, {epochs} the epochs')
+
+
+def table_of(study, heading):
+    """Cells of the first table of a report below a heading."""
     report = (ROOT / f'docs/studies/{study}/report.md').read_text(encoding='utf-8')
-    return cells_of(report.split(f'\n## Difference to plain, {epochs} the epochs', 1)[1])
+    return cells_of(report.split(f'\n## {heading}\n', 1)[1])
 
 
 def cells_of(text):
