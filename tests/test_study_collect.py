@@ -157,6 +157,19 @@ def test_a_report_that_cannot_be_written(runs, tmp_path, capsys):
     assert f'--report-dir {tmp_path / "report"} cannot be written: [Errno' in capsys.readouterr().err
 
 
+def test_finished_runs_need_nothing(runs, tmp_path, capsys):
+    """This machine may have neither their images nor their GPUs."""
+    path = study_file(tmp_path)
+    for run in runs[1:]:
+        write_run(tmp_path / 'runs', run)
+    words = ['study', str(path), '--output', str(tmp_path)]
+    assert main(words) == 2
+    assert f'{path}: {runs[0].name}: ' in capsys.readouterr().err
+    write_run(tmp_path / 'runs', runs[0])
+    assert main(words) == 0
+    assert (tmp_path / 'report/report.md').is_file()
+
+
 def test_protocols_of_runs_that_were_not_taken(runs, tmp_path):
     """Stored with other flags: how they were measured says nothing of this study's runs."""
     large = [run for run in runs if run.model == 'large']

@@ -269,7 +269,7 @@ def test_weights_of_a_run_that_is_not_finished(tmp_path, flag):
     (tmp_path / 'run.json').write_text('{"status": "started"}')
     with pytest.raises(DebiasError, match=rf"'{flag}': .*last\.pth\.tar is of a run that is not finished"):
         check_runs(runs, {'DATA': str(tmp_path)}, [], 'study.yaml')
-    (tmp_path / 'run.json').write_text('{"status": "finished"}')
+    (tmp_path / 'run.json').write_text('{"status": "finished", "seconds": {}, "versions": {}}')
     check_runs(runs, {'DATA': str(tmp_path)}, [], 'study.yaml')
 
 

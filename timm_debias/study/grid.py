@@ -18,12 +18,9 @@ from ..training.main import build_parser as train_parser
 from ..training.main import config_from_args as train_config
 from ..validation.main import build_parser as validate_parser
 from ..validation.main import config_from_args as validate_config
-from ..validation.results import read_json
 from ..validation.selection import check_suite, check_wanted
 from .config import CHECKPOINTS, Flags, Study, Variant
-
-STATE = 'run.json'
-"""File of a run's folder that says how far it is."""
+from .state import read_state
 
 _OWN = {
     'train.py': ('config', 'experiment', 'output', 'resume', 'seed'),
@@ -206,8 +203,8 @@ def _check_weights(train: Flags) -> None:
     for flag in _WEIGHTS:
         if not train.get(flag):
             continue
-        state = Path(train[flag]).parent / STATE
-        if state.is_file() and read_json(state).get('status') != 'finished':
+        state = read_state(Path(train[flag]).parent)
+        if state is not None and state['status'] != 'finished':
             raise DebiasError(f"train.py: '{flag}': {train[flag]} is of a run that is not finished; finish it first")
 
 

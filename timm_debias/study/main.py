@@ -175,9 +175,11 @@ def _variables(items: Sequence[str], output: Path) -> dict[str, str]:
 def _run(config: StudyConfig, study: Study, runs: Sequence[Run], variables: dict[str, str], output: Path) -> bool:
     """Run what is not finished, and return whether a run failed or was stopped."""
     check_output(output)
-    check_steps(study, variables, config.study)
-    check_runs(runs, variables, study.make, config.study)
-    make_all(study, variables, output / 'made')
+    # What finished runs were trained and measured on need not be here.
+    if unfinished := [run for run in runs if state_of(output / 'runs', run)['status'] != 'finished']:
+        check_steps(study, variables, config.study)
+        check_runs(unfinished, variables, study.make, config.study)
+        make_all(study, variables, output / 'made')
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     threads = config.threads or max(1, cores // (config.jobs * config.nproc_per_node))
     launch = Launch(output / 'runs', variables, config.jobs, threads, config.nproc_per_node)

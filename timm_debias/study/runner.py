@@ -1,7 +1,6 @@
 """Runs what is not finished, each run in a process of its own."""
 
 import contextlib
-import json
 import logging
 import os
 import platform
@@ -25,13 +24,13 @@ import yaml
 from .. import __version__
 from ..errors import DebiasError
 from ..files import check_no_links, write_text
-from ..schema import count, mapping, mapping_of, number, record, text
 from ..training.signals import SIGNALS, Stopped, handled
 from ..untrusted import read_json
 from .config import CHECKPOINTS
-from .grid import STATE, Run, filled
+from .grid import Run, filled
 from .lock import locked
-from .worker import EXIT, SECONDS
+from .state import SECONDS, read_state, read_times, write_state
+from .worker import EXIT
 
 _logger = logging.getLogger(__name__)
 
@@ -40,12 +39,6 @@ RESULTS = 'results'
 
 _STOPPED = {code for each in SIGNALS for code in (-each, 128 + each)}
 """Exit codes of a process that a signal stopped: at once, or after it had saved where it was."""
-
-_STATE = 'the state of a run: remove the folder to run it again'
-_flags = {'train': mapping, 'validate': mapping, 'checkpoint': text, 'processes': count, 'error': text}
-_state = record({'status': text}, _flags)
-_seconds = mapping_of(record({'cpu': number}, {'wall': number, 'gpu': text, 'processor': text}))
-_finished = record({'seconds': _seconds, 'versions': mapping_of(text)}, _flags)
 
 _POLL = 0.5
 """Seconds between two looks at a run that another process has."""
@@ -75,21 +68,15 @@ def state_of(folder: Path, run: Run) -> dict[str, Any]:
     Raises:
         DebiasError: the folder holds a run of other flags, or what is no run.
     """
-    path = folder / run.name / STATE
-    if not path.is_file():
+    own = folder / run.name
+    found = read_state(own)
+    if found is None:
         return {'status': 'missing', 'processes': 1}
     # A state that was written without these is of the last epoch, and counts as of one process.
-    state: dict[str, Any] = {'checkpoint': CHECKPOINTS['last'], 'processes': 1}
-    found = read_json(path, _STATE)
-    try:
-        mapping(found, str(path))
-        state |= found
-        (_finished if state.get('status') == 'finished' else _state)(state, str(path))
-    except ValueError as error:
-        raise DebiasError(f'{error}; not {_STATE}') from error
+    state: dict[str, Any] = {'checkpoint': CHECKPOINTS['last'], 'processes': 1} | found
     if state['checkpoint'] != run.checkpoint:
         raise DebiasError(
-            f'{path.parent} holds a run of another checkpoint ({state["checkpoint"]} was measured, the study says '
+            f'{own} holds a run of another checkpoint ({state["checkpoint"]} was measured, the study says '
             f'{run.checkpoint}); choose another --output, or remove the folder'
         )
     for command in ('train', 'validate'):
@@ -101,7 +88,7 @@ def state_of(folder: Path, run: Run) -> dict[str, Any]:
         ]
         if different:
             raise DebiasError(
-                f'{path.parent} holds a run of other flags ({command}: {"; ".join(different)}); choose another '
+                f'{own} holds a run of other flags ({command}: {"; ".join(different)}); choose another '
                 '--output, or remove the folder'
             )
     return state
@@ -220,7 +207,7 @@ class _Pool:
         versions = _versions()
         known: dict[str, Any] = {'train': run.train, 'validate': run.validate, 'checkpoint': run.checkpoint}
         known |= {'processes': self._launch.processes, 'versions': versions}
-        _write_state(folder, known | {'status': 'started'})
+        write_state(folder, known | {'status': 'started'})
         _write_flags(run, folder, self._launch)
         code, reason = 0, ''
         for command in _commands(folder, self._launch.processes):
@@ -230,11 +217,11 @@ class _Pool:
             return 'stopped'  # Neither failed nor finished: the next call goes on with it.
         if code:
             _logger.warning(f'{run.name} failed: {reason}; all of it: {folder / LOG}')
-            _write_state(folder, known | {'status': 'failed', 'error': reason})
+            write_state(folder, known | {'status': 'failed', 'error': reason})
             return 'failed'
-        seconds = read_json(folder / SECONDS, 'the times of a run')
+        seconds = read_times(folder / SECONDS)
         devices = {key: spent[key] for spent in seconds.values() for key in ('gpu', 'processor') if key in spent}
-        _write_state(folder, known | {'status': 'finished', 'seconds': seconds, 'versions': versions | devices})
+        write_state(folder, known | {'status': 'finished', 'seconds': seconds, 'versions': versions | devices})
         return 'finished'
 
     def _wait(self, command: Sequence[str], folder: Path, slot: int, descriptor: int) -> tuple[int, str]:
@@ -359,7 +346,3 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ''
     return f' (commit {commit}{", with changes" if changes else ""})' if commit else ''
-
-
-def _write_state(folder: Path, state: Mapping[str, Any]) -> None:
-    write_text(folder / STATE, json.dumps(state, indent=4, ensure_ascii=False) + '\n')

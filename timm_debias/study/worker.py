@@ -28,10 +28,8 @@ import yaml
 
 from .. import cli
 from ..files import write_text
-from ..validation.results import read_json
+from .state import SECONDS, UNFINISHED, read_times
 
-SECONDS = 'seconds.json'
-UNFINISHED = 'unfinished.json'
 EXIT = 'exit.{}.json'
 
 _GRACE = 300
@@ -89,7 +87,7 @@ def _is_done(folder: Path, stage: str) -> bool:
     """Return whether a stage was done and what it left is still there."""
     flags = yaml.safe_load((folder / 'validate.yaml').read_text(encoding='utf-8'))
     left = {'train': Path(flags['checkpoint']), 'validate': Path(flags['results_dir'], 'results.json')}
-    return stage in _read(folder / SECONDS) and left[stage].is_file()
+    return stage in read_times(folder / SECONDS) and left[stage].is_file()
 
 
 def _run(stage: str, folder: Path) -> tuple[int, str]:
@@ -108,7 +106,7 @@ def _run(stage: str, folder: Path) -> tuple[int, str]:
 
 def _note(folder: Path, stage: str, spent: Mapping[str, float], done: bool) -> None:
     """Add the time of a stage to that of the calls before, which did not finish it; what was killed noted nothing."""
-    seconds, unfinished = _read(folder / SECONDS), _read(folder / UNFINISHED)
+    seconds, unfinished = read_times(folder / SECONDS), read_times(folder / UNFINISHED)
     before = unfinished.pop(stage, {})
     total: dict[str, Any] = {clock: round(value + before.get(clock, 0.0), 1) for clock, value in spent.items()}
     if done:
@@ -132,10 +130,6 @@ def _processor() -> str:
         lines = []
     names = (line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
     return next(names, platform.processor() or platform.machine())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

@@ -1,0 +1,61 @@
+"""The files of a run's folder that say how far it is and what it took."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import DebiasError
+from ..files import write_text
+from ..schema import Check, count, mapping, mapping_of, number, record, text
+from ..untrusted import read_json
+
+STATE, SECONDS, UNFINISHED = 'run.json', 'seconds.json', 'unfinished.json'
+"""The state of a run; the time of each stage that is done, and of one that a signal or an error ended."""
+
+_STATE = 'the state of a run: remove the folder to run it again'
+_TIMES = 'the times of a run: remove the folder to run it again'
+
+_times = mapping_of(record({'cpu': number}, {'wall': number, 'gpu': text, 'processor': text}))
+_flags = {'train': mapping, 'validate': mapping, 'checkpoint': text, 'processes': count, 'error': text}
+_begun = record({'status': text}, _flags)
+_finished = record({'status': text, 'seconds': _times, 'versions': mapping_of(text)}, _flags)
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """Return what a run's folder says of it, None where it says nothing.
+
+    Raises:
+        DebiasError: a file that does not say it.
+    """
+
+    def check(value: Any, where: str) -> None:
+        mapping(value, where)
+        (_finished if value.get('status') == 'finished' else _begun)(value, where)
+
+    return _read(folder / STATE, check, _STATE)
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write what `read_state` returns."""
+    write_text(folder / STATE, json.dumps(state, indent=4, ensure_ascii=False) + '\n')
+
+
+def read_times(path: Path) -> dict[str, dict[str, Any]]:
+    """Return `cpu` and `wall` seconds by stage, and the `gpu` or `processor` of a stage that is done.
+
+    Raises:
+        DebiasError: a file that does not say it.
+    """
+    return _read(path, _times, _TIMES) or {}
+
+
+def _read(path: Path, check: Check, expected: str) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    value = read_json(path, expected)
+    try:
+        check(value, str(path))
+    except ValueError as error:
+        raise DebiasError(f'{error}; not {expected}') from error
+    return value
