@@ -78,10 +78,11 @@ class Row:
     """Processes of torchrun, or 1."""
 
     figures: Mapping[str, float] | None = None
-    """By column, None where the run is not finished: percent, `PARAMETERS`, `seconds_train` and `seconds_validate`.
+    """By column, None where the run is not finished: percent, `PARAMETERS`, and the seconds of training and measuring.
 
-    Seconds are of CPU time, data workers included, or, where the run used GPUs, of wall time. Both are times the number
-    of processes, and added up over the parts of a run that was interrupted, but for those that were killed.
+    `seconds_train` and `seconds_validate` are CPU time, data workers included; where the run used GPUs, it has
+    `gpu_seconds_train` and `gpu_seconds_validate` instead, wall time. Both are times the number of processes, and added
+    up over the parts of a run that was interrupted, but for those that were killed.
     """
 
     @property
@@ -247,10 +248,10 @@ def _of_training(folder: Path, state: Mapping[str, Any]) -> dict[str, float]:
         top1 = {'validation_top1': _figure(last['eval_top1'])} if 'eval_top1' in last else {}
     except (OSError, csv.Error, IndexError, ValueError, TypeError) as error:
         raise DebiasError(f'{path}: not the summary of a finished run ({error})') from error
-    seconds = {
-        f'seconds_{stage}': state['processes'] * (spent['wall'] if 'gpu' in spent else spent['cpu'])
-        for stage, spent in state['seconds'].items()
-    }
+    seconds = {}
+    for stage, spent in state['seconds'].items():
+        column, clock = (f'gpu_seconds_{stage}', 'wall') if 'gpu' in spent else (f'seconds_{stage}', 'cpu')
+        seconds[column] = state['processes'] * spent[clock]
     return seconds | top1
 
 

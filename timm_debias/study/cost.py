@@ -3,11 +3,10 @@
 import statistics
 from dataclasses import dataclass
 
-from ..training.config import DeviceConfig
 from .analysis import Group
-from .grid import expand
 
-_STAGES = ('seconds_train', 'seconds_validate')
+_CPU = ('seconds_train', 'seconds_validate')
+_GPU = tuple(f'gpu_{column}' for column in _CPU)
 
 
 @dataclass(frozen=True)
@@ -15,17 +14,12 @@ class Cost:
     """The column of the report that says what a run took."""
 
     on_gpu: bool
-    """Whether seconds in results.csv are wall time of GPUs, and not processor time."""
+    """Whether it is wall time of GPUs, and not processor time."""
 
     @classmethod
     def of(cls, group: Group) -> 'Cost':
-        """Return the cost that fits the devices of a group's runs."""
-        devices = [
-            str(run.train.get('device', DeviceConfig().device))
-            for run in expand(group.study)
-            if run.model == group.model and run.data in (group.pooled or (group.data,))
-        ]
-        return cls(any(device.startswith('cuda') for device in devices))
+        """Return the cost of a group: that of GPUs where its runs used any."""
+        return cls(any(column in _GPU for column in group.columns))
 
     @property
     def title(self) -> str:
@@ -44,9 +38,10 @@ class Cost:
 
     def median(self, group: Group, method: str) -> str:
         """Return the median over the runs of a method, '–' where none was timed."""
+        columns = _GPU if self.on_gpu else _CPU
         seconds = [
-            sum(run[stage] for stage in _STAGES)
+            sum(run[column] for column in columns)
             for run in group.runs[method].values()
-            if all(stage in run for stage in _STAGES)
+            if all(column in run for column in columns)
         ]
         return f'{statistics.median(seconds) / (3600 if self.on_gpu else 60):.1f}' if seconds else '–'
