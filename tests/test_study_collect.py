@@ -172,6 +172,18 @@ def test_finished_runs_need_nothing(runs, tmp_path, capsys):
     assert (tmp_path / 'report/report.md').is_file()
 
 
+def test_runs_that_cannot_be_written(tmp_path, capsys):
+    """A file lies where the folder of the first run is to be."""
+    train = {'model': 'test_resnet', 'dataset': 'shapes_textures', 'num_classes': 8, 'device': 'cpu', 'epochs': 1}
+    path = study_file(tmp_path, train=train, validate={'benchmarks': 'shapes_textures'})
+    (tmp_path / 'runs').mkdir()
+    (tmp_path / 'runs/small.plain.0').touch()
+    assert main(['study', str(path), '--output', str(tmp_path), '--runs', 'small.plain.0']) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f'--output {tmp_path} cannot be written: [Errno' in error
+    assert error.endswith('; the same command goes on')
+
+
 def test_protocols_of_runs_that_were_not_taken(runs, tmp_path):
     """Stored with other flags: how they were measured says nothing of this study's runs."""
     large = [run for run in runs if run.model == 'large']

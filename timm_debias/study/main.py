@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.from_results:
         if (report_dir / RESULTS).is_file():
             check_rows(runs, report_dir / RESULTS)
-        with _writing(report_dir):
+        with _writing('--report-dir', report_dir, 'the same command writes it later'):
             write_report(study, report_dir)
         _logger.info(f'Report: {report_dir / "report.md"}')
         return 0
@@ -101,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _logger.info(f'{len(chosen) - len(left)} of {len(chosen)} runs are stored.')
             check_stored(stored, left, config.nproc_per_node)
         try:
-            failed = _run(config, study, left, variables, output)
+            with _writing('--output', output, 'the same command goes on'):
+                failed = _run(config, study, left, variables, output)
         except Stopped as stop:
             _logger.warning(f'{stop}: stopped; the same command goes on.')
             return stop.code
@@ -113,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1 if failed else 0
     collected = collect(runs, output / 'runs', stored)
     check_kept(collected, report_dir)
-    with _writing(report_dir):
+    with _writing('--report-dir', report_dir, '--report-only writes it later'):
         store(collected, report_dir)
         if study.pictures:
             save_samples(study, variables, report_dir / SAMPLES)
@@ -123,12 +124,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Say that the report cannot be written, because the disk is full for example: its runs are there."""
+def _writing(flag: str, folder: Path, then: str) -> Iterator[None]:
+    """Say that a folder cannot be written, because the disk is full for example, and what to do then."""
     try:
         yield
     except OSError as error:
-        raise DebiasError(f'--report-dir {folder} cannot be written: {error}; --report-only writes it later') from error
+        raise DebiasError(f'{flag} {folder} cannot be written: {error}; {then}') from error
 
 
 def _check(config: StudyConfig) -> None:
