@@ -95,7 +95,7 @@ def place_corruptions(photographs: list[Path], root: Path) -> None:
         target.parent.mkdir(parents=True)
         Image.open(path).convert('RGB').resize((224, 224)).save(target, quality=85)
     for corruption in (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS):
-        for severity in range(1, SEVERITIES + 1):
+        for severity in SEVERITIES:
             for name in names:
                 target = root / 'imagenet-c' / corruption / str(severity) / name
                 target.parent.mkdir(parents=True)
@@ -140,7 +140,7 @@ def run_folders(model: nn.Module, root: Path, args: argparse.Namespace) -> int:
     transform = transforms.Compose([transforms.ToTensor(), normalize])
     images = right = 0
     for corruption in (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS):
-        for severity in range(1, SEVERITIES + 1):
+        for severity in SEVERITIES:
             dataset = ImageFolder(str(root / corruption / str(severity)), transform)
             for batch, labels in DataLoader(dataset, args.batch_size, num_workers=args.workers):
                 right += int((model(batch).argmax(dim=1) == labels).sum())

@@ -36,7 +36,7 @@ def build_miniatures(samples: Path, root: Path) -> None:
             save(samples, wnid, root / f'imagenet-{subset}' / wnid / '1.jpg', 75)
     (root / 'imagenet-a' / 'README.txt').write_text('as in the archive')
     for shade, corruption in enumerate([*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS]):
-        for severity in range(1, SEVERITIES + 1):
+        for severity in SEVERITIES:
             for wnid in chosen[:2]:
                 path = root / 'imagenet-c' / corruption / str(severity) / wnid / 'ILSVRC2012_val_00000001.JPEG'
                 save(samples, wnid, path, 224, darker=(10 * shade + severity) / 300)

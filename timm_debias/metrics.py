@@ -42,7 +42,8 @@ ALEXNET_CLEAN_ERROR = 0.4348
 EXTRA_CORRUPTIONS = ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
 """The corruptions of ImageNet-C outside mCE: AlexNet's errors on them were not published."""
 
-SEVERITIES = 5
+SEVERITIES = range(1, 6)
+"""Those of ImageNet-C."""
 
 
 def corruption_error(errors: Values, corruption: str) -> float:
@@ -117,7 +118,7 @@ def mean_error(errors: Mapping[str, Values]) -> float:
 def _mean_over_severities(errors: Values, corruption: str) -> float:
     _check_corruption(corruption)
     vector = _vector(errors, corruption)
-    if len(vector) != SEVERITIES:
+    if len(vector) != len(SEVERITIES):
         raise DebiasError(f"'{corruption}' has {len(vector)} errors; expected one for each severity from 1 to 5")
     _check_fractions(vector, corruption)
     return float(vector.mean())

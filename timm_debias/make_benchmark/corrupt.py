@@ -19,8 +19,6 @@ from .source import Source, generator_for, read_square
 QUALITY = 85
 """Of the JPEG files, as in ImageNet-C."""
 
-ALL_SEVERITIES = range(1, SEVERITIES + 1)
-
 
 @dataclass(frozen=True)
 class _Job:
@@ -35,7 +33,7 @@ class _Job:
     def missing(self) -> Iterator[tuple[str, int, Path]]:
         name = PurePosixPath(self.image).with_suffix('.JPEG')
         for corruption in self.corruptions:
-            for severity in ALL_SEVERITIES:
+            for severity in SEVERITIES:
                 target = self.output / corruption / str(severity) / name
                 if not target.exists():
                     yield corruption, severity, target

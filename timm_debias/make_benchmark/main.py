@@ -17,6 +17,7 @@ from ..errors import DebiasError
 from ..flags import Parser, add_config_flag, add_flags, config_from, parse_with_yaml
 from ..hashing import hash_weights
 from ..log import setup_logging
+from ..metrics import SEVERITIES
 from ..stylizers import create_stylizer
 from ..stylizers.base import MIN_SIZE
 from ..stylizers.registry import describe_stylizers
@@ -30,7 +31,7 @@ from .config import (
     StylizerConfig,
     check_numbers,
 )
-from .corrupt import ALL_SEVERITIES, QUALITY, write_corrupted
+from .corrupt import QUALITY, write_corrupted
 from .manifest import Manifest, claim, finish
 from .pairs import Pair, conflict_pairs, stylized_pairs
 from .source import Source, find_source, find_styles, fingerprint
@@ -166,12 +167,12 @@ def _plan_corrupted(configs: dict[type, Any], source: Source, output: Path) -> _
     check_readable([source.root / name for name in source.names], 1)
     parameters = _parameters(common) | {
         'corruptions': corruptions,
-        'severities': list(ALL_SEVERITIES),
+        'severities': list(SEVERITIES),
         'jpeg_quality': QUALITY,
         'frost': 'drawn by code, not photographs',
     }
     manifest = {'parameters': parameters, 'source': _source(source), 'versions': _versions()}
-    files = len(source.names) * len(corruptions) * len(ALL_SEVERITIES)
+    files = len(source.names) * len(corruptions) * len(SEVERITIES)
     return _Plan(manifest, files, lambda: write_corrupted(source, corruptions, common, output))
 
 

@@ -29,7 +29,6 @@ from .svg import (
 )
 
 _ROW = 26
-_SEVERITY_TICKS = range(1, SEVERITIES + 1)
 
 
 @dataclass(frozen=True)
@@ -181,12 +180,12 @@ def _severity_curves(runs: Sequence[Run], benchmark: str) -> str:
     charts = []
     means = [(run.look, run.label, _mean_errors(errors)) for run, errors in shown]
     if any(points for _, _, points in means):
-        charts.append(chart('mean of the 15', 'severity', 'error, %', means, _SEVERITY_TICKS))
+        charts.append(chart('mean of the 15', 'severity', 'error, %', means, SEVERITIES))
     for corruption in (*ALEXNET_ERRORS, *EXTRA_CORRUPTIONS):
         series = [(run.look, run.label, _errors(errors.get(corruption, {}))) for run, errors in shown]
         if any(points for _, _, points in series):
             title = corruption.replace('_', ' ') + ('' if corruption in ALEXNET_ERRORS else ' (extra)')
-            charts.append(chart(title, 'severity', 'error, %', series, _SEVERITY_TICKS))
+            charts.append(chart(title, 'severity', 'error, %', series, SEVERITIES))
     marks = legend([(run.look, run.marked(benchmark)) for run, _ in shown])
     words = 'Upright lines are Wilson 95 % intervals. Extra corruptions are not part of mCE.'
     return _section(f'Error on {benchmark} by severity', words, marks + ''.join(charts))
@@ -220,7 +219,7 @@ def _benchmarks_with(runs: Sequence[Run], metric: str) -> list[str]:
 def _errors(row: dict[str, Any]) -> Points:
     return {
         severity: Figure.measured(row[str(severity)]['error'], row[str(severity)]['error_interval'])
-        for severity in _SEVERITY_TICKS
+        for severity in SEVERITIES
         if str(severity) in row
     }
 
@@ -230,7 +229,7 @@ def _mean_errors(errors: dict[str, dict[str, Any]]) -> Points:
     rows = [_errors(errors.get(corruption, {})) for corruption in ALEXNET_ERRORS]
     return {
         severity: Figure.measured(sum(row[severity].value for row in rows) / len(rows), None)
-        for severity in _SEVERITY_TICKS
+        for severity in SEVERITIES
         if all(severity in row for row in rows)
     }
 

@@ -116,11 +116,10 @@ def _cell(value: float | None, interval: Sequence[float] | None = None) -> str:
 
 def _corruptions(metrics: Mapping[str, Any]) -> list[str]:
     """Return the table of errors by corruption and severity, with their mean and where there is one CE."""
-    severities = range(1, SEVERITIES + 1)
-    columns = ['corruption', *map(str, severities), 'mean error', *(['CE'] if 'ce' in metrics else [])]
+    columns = ['corruption', *map(str, SEVERITIES), 'mean error', *(['CE'] if 'ce' in metrics else [])]
     rows = []
     for corruption, row in metrics['errors'].items():
-        errors = [row[str(severity)]['error'] if str(severity) in row else None for severity in severities]
+        errors = [row[str(severity)]['error'] if str(severity) in row else None for severity in SEVERITIES]
         known = [error for error in errors if error is not None]
         mean = sum(known) / len(known) if len(known) == len(errors) else None
         ce = [metrics['ce'].get(corruption)] if 'ce' in metrics else []

@@ -62,7 +62,7 @@ class FolderC(MadeBenchmark):
         reader = SubsetReader(setting)
         parts, partial = [], False
         for corruption in manifest['parameters']['corruptions']:
-            for severity in range(1, SEVERITIES + 1):
+            for severity in SEVERITIES:
                 part_name = f'{self.name}/{corruption}/{severity}'
                 listing = read_own_folders(root / corruption / str(severity), setting, part_name)
                 listing = reader.reduce(listing, part_name)

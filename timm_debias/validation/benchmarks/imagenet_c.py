@@ -33,7 +33,7 @@ class ImageNetC(Benchmark):
     folders = ('imagenet-c', 'ImageNet-C')
     needs = ('imagenet-c',)
     layout = '`imagenet-c/<corruption>/<1…5>/<wnid>/*.JPEG`, 224×224'
-    num_images = len(ALEXNET_ERRORS) * SEVERITIES * _IMAGES_OF_FOLDER
+    num_images = len(ALEXNET_ERRORS) * len(SEVERITIES) * _IMAGES_OF_FOLDER
     metric = 'mCE, relative mCE, mean error'
     source = 'Hendrycks & Dietterich, ICLR 2019'
     image_size = 224
@@ -76,9 +76,9 @@ class ImageNetC(Benchmark):
             wrong = state['images'] - state['top1']
             table.setdefault(corruption, {})[severity] = share('error', wrong, state['images'])
         complete = {
-            corruption: [row[str(severity)]['error'] / 100 for severity in range(1, SEVERITIES + 1)]
+            corruption: [row[str(severity)]['error'] / 100 for severity in SEVERITIES]
             for corruption, row in table.items()
-            if len(row) == SEVERITIES
+            if len(row) == len(SEVERITIES)
         }
         main = {corruption: complete[corruption] for corruption in ALEXNET_ERRORS if corruption in complete}
         metrics: dict[str, Any] = {
@@ -127,7 +127,7 @@ class ImageNetC(Benchmark):
         there = [
             (corruption, severity)
             for corruption in _CORRUPTIONS
-            for severity in range(1, SEVERITIES + 1)
+            for severity in SEVERITIES
             if (root / corruption / str(severity)).is_dir()
         ]
         begun = {corruption for corruption, _ in there}
@@ -135,13 +135,13 @@ class ImageNetC(Benchmark):
         missing = [
             f'{corruption}/{severity}'
             for corruption in wanted
-            for severity in range(1, SEVERITIES + 1)
+            for severity in SEVERITIES
             if (corruption, severity) not in there
         ]
         if not there or (missing and not allow_partial):
             shown = f'{", ".join(missing[:4])}{", …" if len(missing) > 4 else ""}'
             raise DebiasError(
-                f'{self.name}: {root} lacks {len(missing)} of the {len(wanted) * SEVERITIES} folders '
+                f'{self.name}: {root} lacks {len(missing)} of the {len(wanted) * len(SEVERITIES)} folders '
                 f'<corruption>/<severity> ({shown}), expected such as gaussian_noise/1; complete it, or give '
                 '--allow-partial to measure what is there'
             )
