@@ -107,13 +107,19 @@ def test_main_table_of_the_readme():
 def test_table_of_drawn_images_of_the_readme():
     """Every cell stands in the report that its row links: debiased training less plain training of as many images."""
     shown = cells_of(README.split('\nDebiased training on [drawn', 1)[1])
-    compared = {'shapes_textures': ('twice', 'debiased'), 'longer': ('four times', 'debiased, twice the epochs')}
-    assert len(shown) == len(compared)
+    compared = {
+        '[`shapes_textures`](docs/studies/shapes_textures/report.md)': ('shapes_textures', 'twice', 'debiased'),
+        '[`shapes_textures`](docs/studies/shapes_textures/report.md): batches half as large': (
+            'shapes_textures', 'twice', 'debiased, batches of 16'
+        ),
+        '[`longer`](docs/studies/longer/report.md): both for twice as long': (
+            'longer', 'four times', 'debiased, twice the epochs'
+        ),
+    }  # fmt: skip
+    assert list(shown) == list(compared)
     for row, cells in shown.items():
-        study = re.match(r'\[`(\w+)`\]\(docs/studies/(\w+)/report\.md\)', row)
-        assert study[1] == study[2]
-        epochs, method = compared[study[1]]
-        against = differences(study[1], epochs)[method]
+        study, epochs, method = compared[row]
+        against = differences(study, epochs)[method]
         assert len(cells) > 4
         assert cells == {measure: against[measure] for measure in cells}
 
