@@ -180,8 +180,8 @@ def test_runs_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / 'runs/small.plain.0').touch()
     assert main(['study', str(path), '--output', str(tmp_path), '--runs', 'small.plain.0']) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert f'--output {tmp_path} cannot be written: [Errno' in error
-    assert error.endswith('; the same command goes on')
+    assert f'--output {tmp_path}: the runs were stopped: [Errno' in error
+    assert error.endswith('; the same command goes on with them')
 
 
 def test_protocols_of_runs_that_were_not_taken(runs, tmp_path):

@@ -271,6 +271,9 @@ def test_weights_of_a_run_that_is_not_finished(tmp_path, flag):
         check_runs(runs, {'DATA': str(tmp_path)}, [], 'study.yaml')
     (tmp_path / 'run.json').write_text('{"status": "finished", "seconds": {}, "versions": {}}')
     check_runs(runs, {'DATA': str(tmp_path)}, [], 'study.yaml')
+    (tmp_path / 'run.json').write_text('[]')  # Of another program: no advice to remove a folder with weights.
+    with pytest.raises(DebiasError, match=r'lies a run\.json that says nothing of a run; move one of them'):
+        check_runs(runs, {'DATA': str(tmp_path)}, [], 'study.yaml')
 
 
 def test_no_study(tmp_path, capsys):

@@ -30,7 +30,10 @@ def test_no_times_yet(tmp_path):
     assert read_times(tmp_path / 'seconds.json') == {}
 
 
-@pytest.mark.parametrize('content', ['[]', '{', '{"train": 3}', '{"train": {}}', '{"train": {"cpu": "3"}}'])
+@pytest.mark.parametrize(
+    'content',
+    ['[]', '{', '{"train": 3}', '{"train": {}}', '{"train": {"cpu": "3", "wall": 3}}', '{"train": {"cpu": 3}}'],
+)
 def test_what_are_no_times(tmp_path, content):
     (tmp_path / 'seconds.json').write_text(content)
     with pytest.raises(DebiasError, match=r'seconds\.json.* the times of a run: remove the folder to run it again'):

@@ -80,8 +80,8 @@ class Row:
     figures: Mapping[str, float] | None = None
     """By column, None where the run is not finished: percent, `PARAMETERS`, and the seconds of training and measuring.
 
-    `seconds_train` and `seconds_validate` are CPU time, data workers included; where the run used GPUs, it has
-    `gpu_seconds_train` and `gpu_seconds_validate` instead, wall time. Both are times the number of processes, and added
+    `seconds_train` and `seconds_validate` are CPU time, data workers included; a stage that used GPUs has
+    `gpu_seconds_train` or `gpu_seconds_validate` instead, wall time. Both are times the number of processes, and added
     up over the parts of a run that was interrupted, but for those that were killed.
     """
 

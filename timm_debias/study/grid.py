@@ -20,7 +20,7 @@ from ..validation.main import build_parser as validate_parser
 from ..validation.main import config_from_args as validate_config
 from ..validation.selection import check_suite, check_wanted
 from .config import CHECKPOINTS, Flags, Study, Variant
-from .state import read_state
+from .state import STATE, read_state
 
 _OWN = {
     'train.py': ('config', 'experiment', 'output', 'resume', 'seed'),
@@ -203,7 +203,12 @@ def _check_weights(train: Flags) -> None:
     for flag in _WEIGHTS:
         if not train.get(flag):
             continue
-        state = read_state(Path(train[flag]).parent)
+        try:
+            state = read_state(Path(train[flag]).parent)
+        except DebiasError as error:
+            raise DebiasError(
+                f"train.py: '{flag}': beside {train[flag]} lies a {STATE} that says nothing of a run; move one of them"
+            ) from error
         if state is not None and state['status'] != 'finished':
             raise DebiasError(f"train.py: '{flag}': {train[flag]} is of a run that is not finished; finish it first")
 

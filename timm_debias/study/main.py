@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is not finished of a study, then write its report; returns the exit code.
 
     Raises:
-        DebiasError: a mistake in the study or the flags, before anything is run.
+        DebiasError: a mistake in the study or the flags, before anything is run; or a folder that cannot be written.
     """
     setup_logging()
     config = config_from(StudyConfig, build_parser().parse_args(argv))
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.from_results:
         if (report_dir / RESULTS).is_file():
             check_rows(runs, report_dir / RESULTS)
-        with _writing('--report-dir', report_dir, 'the same command writes it later'):
+        with _written(f'--report-dir {report_dir} cannot be written', 'the same command writes it later'):
             write_report(study, report_dir)
         _logger.info(f'Report: {report_dir / "report.md"}')
         return 0
@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _logger.info(f'{len(chosen) - len(left)} of {len(chosen)} runs are stored.')
             check_stored(stored, left, config.nproc_per_node)
         try:
-            with _writing('--output', output, 'the same command goes on'):
+            with _written(f'--output {output}: the runs were stopped', 'the same command goes on with them'):
                 failed = _run(config, study, left, variables, output)
         except Stopped as stop:
             _logger.warning(f'{stop}: stopped; the same command goes on.')
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1 if failed else 0
     collected = collect(runs, output / 'runs', stored)
     check_kept(collected, report_dir)
-    with _writing('--report-dir', report_dir, '--report-only writes it later'):
+    with _written(f'--report-dir {report_dir} cannot be written', '--report-only writes it later'):
         store(collected, report_dir)
         if study.pictures:
             save_samples(study, variables, report_dir / SAMPLES)
@@ -124,12 +124,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _writing(flag: str, folder: Path, then: str) -> Iterator[None]:
-    """Say that a folder cannot be written, because the disk is full for example, and what to do then."""
+def _written(failure: str, then: str) -> Iterator[None]:
+    """Say `failure`, its cause, such as a full disk, and what to do `then`."""
     try:
         yield
     except OSError as error:
-        raise DebiasError(f'{flag} {folder} cannot be written: {error}; {then}') from error
+        raise DebiasError(f'{failure}: {error}; {then}') from error
 
 
 def _check(config: StudyConfig) -> None:

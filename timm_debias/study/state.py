@@ -13,13 +13,13 @@ from ..untrusted import read_json
 STATE, SECONDS, UNFINISHED = 'run.json', 'seconds.json', 'unfinished.json'
 """The state of a run; the time of each stage that is done, and of one that a signal or an error ended."""
 
-_STATE = 'the state of a run: remove the folder to run it again'
-_TIMES = 'the times of a run: remove the folder to run it again'
+_EXPECTED_STATE = 'the state of a run: remove the folder to run it again'
+_EXPECTED_TIMES = 'the times of a run: remove the folder to run it again'
 
-_times = mapping_of(record({'cpu': number}, {'wall': number, 'gpu': text, 'processor': text}))
-_flags = {'train': mapping, 'validate': mapping, 'checkpoint': text, 'processes': count, 'error': text}
-_begun = record({'status': text}, _flags)
-_finished = record({'status': text, 'seconds': _times, 'versions': mapping_of(text)}, _flags)
+_times = mapping_of(record({'cpu': number, 'wall': number}, {'gpu': text, 'processor': text}))
+_known = {'train': mapping, 'validate': mapping, 'checkpoint': text, 'processes': count, 'error': text}
+_begun = record({'status': text}, _known)
+_finished = record({'status': text, 'seconds': _times, 'versions': mapping_of(text)}, _known)
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
@@ -33,7 +33,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
         mapping(value, where)
         (_finished if value.get('status') == 'finished' else _begun)(value, where)
 
-    return _read(folder / STATE, check, _STATE)
+    return _read(folder / STATE, check, _EXPECTED_STATE)
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -44,10 +44,12 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
 def read_times(path: Path) -> dict[str, dict[str, Any]]:
     """Return `cpu` and `wall` seconds by stage, and the `gpu` or `processor` of a stage that is done.
 
+    Empty where there is no file yet.
+
     Raises:
         DebiasError: a file that does not say it.
     """
-    return _read(path, _times, _TIMES) or {}
+    return _read(path, _times, _EXPECTED_TIMES) or {}
 
 
 def _read(path: Path, check: Check, expected: str) -> dict[str, Any] | None:
