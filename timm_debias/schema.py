@@ -1,13 +1,35 @@
 """What values read from a file must look like, in words that fit an error."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+from .errors import DebiasError
 
 Check = Callable[[Any, str], None]
 """Raises `ValueError` for a value that is not as it should be; the text says where it is."""
 
 LARGEST = 1e12
 """No figure of this project is larger, and drawings and sums of smaller ones are finite."""
+
+
+def checked(value: Any, check: Check, path: Path, expected: str) -> Any:
+    """Return what a file says, if it is as it should be.
+
+    Args:
+        value: What it says.
+        check: What it must look like.
+        path: The file.
+        expected: What it should be, for errors.
+
+    Raises:
+        DebiasError: it does not look like that.
+    """
+    try:
+        check(value, str(path))
+    except ValueError as error:
+        raise DebiasError(f'{error}; not {expected}') from error
+    return value
 
 
 def text(value: Any, where: str) -> None:

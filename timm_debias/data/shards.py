@@ -8,12 +8,13 @@ from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 
 from ..errors import DebiasError
 from ..files import below
-from ..schema import list_of, mapping, mapping_of, record, text
+from ..schema import checked, list_of, mapping_of, record, text
 from ..untrusted import read_json
 
 _INFO = ('_info.json', 'info.json')
 _ADDRESS = re.compile(r'(^|::)\s*(pipe:|[a-z][a-z0-9+.-]*://)', re.IGNORECASE)
 
+_EXPECTED = 'the description of a webdataset'
 _splits = record({}, {'splits': mapping_of(record({'filenames': list_of(text)}))})
 
 
@@ -34,12 +35,7 @@ def check_shards(root: str | None) -> None:
     path = next((Path(root, name) for name in _INFO if Path(root, name).is_file()), None)
     if path is None:
         return
-    info = read_json(path, 'the description of a webdataset')
-    try:
-        mapping(info, str(path))
-        _splits(info, str(path))
-    except ValueError as error:
-        raise DebiasError(f'{error}; not the description of a webdataset') from error
+    info = checked(read_json(path, _EXPECTED), _splits, path, _EXPECTED)
     for split in info.get('splits', {}).values():
         for name in split['filenames']:
             below(Path(root), name, str(path))

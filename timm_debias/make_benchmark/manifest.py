@@ -8,7 +8,7 @@ from typing import Any
 from ..corruptions import list_corruptions
 from ..errors import DebiasError
 from ..files import check_no_links, remove_leftovers, write_text
-from ..schema import Check, count, list_of, record, text
+from ..schema import Check, checked, count, list_of, record, text
 from ..untrusted import read_json
 
 NAME = 'manifest.json'
@@ -63,11 +63,7 @@ def read_complete(output: Path, kind: str) -> Manifest:
         raise DebiasError(f'{output} was made by make-benchmark {manifest.get("kind")}, expected {kind}')
     if not manifest.get('complete'):
         raise DebiasError(f'{output} is not finished; repeat the call of make-benchmark that began it')
-    try:
-        _COMPLETE[kind](manifest, str(path))
-    except ValueError as error:
-        raise DebiasError(f'{error}; not {_WHAT}') from error
-    return manifest
+    return checked(manifest, _COMPLETE[kind], path, _WHAT)
 
 
 def _size(value: Any, where: str) -> None:

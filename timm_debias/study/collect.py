@@ -15,7 +15,7 @@ from ..corruptions import MAIN
 from ..errors import DebiasError
 from ..escaping import csv_cell
 from ..files import write_text
-from ..schema import count, list_of, mapping_of, number, record, text
+from ..schema import checked, count, list_of, mapping_of, number, record, text
 from ..untrusted import check_limits, read_json
 from ..validation.results import read_results
 from .grid import Run, run_name
@@ -331,12 +331,7 @@ def read_measured(path: Path) -> dict[str, Any]:
     Raises:
         DebiasError: another file.
     """
-    measured = read_json(path, _MEASURED)
-    try:
-        _measured(measured, str(path))
-    except ValueError as error:
-        raise DebiasError(f'{error}; not {_MEASURED}') from error
-    return measured
+    return checked(read_json(path, _MEASURED), _measured, path, _MEASURED)
 
 
 def format_measured(measured: Mapping[str, Any]) -> str:

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import DebiasError
 from ..files import write_text
-from ..schema import Check, count, mapping, mapping_of, number, record, text
+from ..schema import Check, checked, count, mapping, mapping_of, number, record, text
 from ..untrusted import read_json
 
 STATE, SECONDS, UNFINISHED = 'run.json', 'seconds.json', 'unfinished.json'
@@ -22,18 +21,18 @@ _begun = record({'status': text}, _known)
 _finished = record({'status': text, 'seconds': _times, 'versions': mapping_of(text)}, _known)
 
 
+def _state(value: Any, where: str) -> None:
+    mapping(value, where)
+    (_finished if value.get('status') == 'finished' else _begun)(value, where)
+
+
 def read_state(folder: Path) -> dict[str, Any] | None:
     """Return what a run's folder says of it, None where it says nothing.
 
     Raises:
         DebiasError: a file that does not say it.
     """
-
-    def check(value: Any, where: str) -> None:
-        mapping(value, where)
-        (_finished if value.get('status') == 'finished' else _begun)(value, where)
-
-    return _read(folder / STATE, check, _EXPECTED_STATE)
+    return _read(folder / STATE, _state, _EXPECTED_STATE)
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -53,11 +52,4 @@ def read_times(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _read(path: Path, check: Check, expected: str) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    value = read_json(path, expected)
-    try:
-        check(value, str(path))
-    except ValueError as error:
-        raise DebiasError(f'{error}; not {expected}') from error
-    return value
+    return checked(read_json(path, expected), check, path, expected) if path.is_file() else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import DebiasError
 from ..files import below, check_no_links, remove_leftovers, write_text
-from ..schema import Check
+from ..schema import Check, checked
 from ..untrusted import read_json as read_any_json
 from .results_schema import check_models, check_part, check_results
 
@@ -119,16 +119,7 @@ def _read(path: Path) -> Any:
 
 
 def _checked(path: Path, value: Any, check: Check) -> Any:
-    """Return a value that is as it should be.
-
-    Raises:
-        DebiasError: it is not.
-    """
-    try:
-        check(value, str(path))
-    except ValueError as error:
-        raise DebiasError(f'{error}; not {_RESULT}') from error
-    return value
+    return checked(value, check, path, _RESULT)
 
 
 def read_results(folder: Path) -> dict[str, Any]:
