@@ -119,12 +119,33 @@ def test_local_rank_of_old_launchers(monkeypatch):
         ('--lr-decay-fn linear', '--lr-decay-fn', '--sched wsd or rsqrt'),
         ('--sched wsd --lr-stable-timescale 3', '--lr-stable-timescale', '--sched rsqrt'),
         ('--target-format multihot', '--target-format', '--task multilabel'),
+        ('--amp-dtype bfloat16', '--amp-dtype', '--amp'),
+        ('--model-ema-decay 0.99', '--model-ema-decay', '--model-ema'),
+        ('--clip-mode agc', '--clip-mode', '--clip-grad'),
     ],
 )
 def test_without_effect(argv, flag, switch, caplog):
     with caplog.at_level(logging.WARNING):
         check(*argv.split())
     assert f'{flag} has no effect without {switch}.' in caplog.text
+
+
+def test_base_rate_beside_the_rate(caplog):
+    with caplog.at_level(logging.WARNING):
+        check('--lr', '0.1', '--lr-base', '0.5')
+    assert '--lr-base has no effect beside --lr.' in caplog.text
+
+
+def test_two_names_of_one_rate():
+    check('--drop-connect', '0.1', '--drop-path', '0.1')
+    with pytest.raises(DebiasError, match='--drop-connect is the old name of --drop-path'):
+        check('--drop-connect', '0.1', '--drop-path', '0.2')
+
+
+def test_two_data_sets():
+    check('a', '--data-dir', 'a')
+    with pytest.raises(DebiasError, match="two data sets are named, 'a' and --data-dir 'b': give one of them"):
+        check('a', '--data-dir', 'b')
 
 
 def test_defaults_say_nothing(caplog):

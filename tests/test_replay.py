@@ -92,6 +92,15 @@ def test_update_that_took_styles_of_other_processes(training_images, tmp_path, c
     assert main(['replay', str(path)]) == 0
 
 
+def test_a_file_of_a_version_with_fewer_flags(training_images, tmp_path):
+    assert forked(poisoned_main(train_command(training_images, tmp_path), {2}), tmp_path / 'log').code == 2
+    (path,) = (tmp_path / 'run').glob('nonfinite-*.pt')
+    content, losses = read_checkpoint(path), replay(path).losses
+    del content['args'].debias_multi_grid
+    write_checkpoint(path, content)
+    assert replay(path).losses == losses
+
+
 def test_pretrained_path_is_not_read_again(training_images, tmp_path):
     weights = tmp_path / 'weights.pth'
     torch.save(timm.create_model('test_resnet', channels=(4, 4, 4, 4), stem_width=4).state_dict(), weights)

@@ -250,6 +250,15 @@ def test_images_of_ones_own(tmp_path):
     assert [words for *_, words in dots(charts['snow'])] == [f'resnet18, {n}: {10 * n + 10:.2f} %' for n in range(1, 6)]
 
 
+def test_attack_without_points(runs):
+    """A file may hold such a one."""
+    for run in runs:
+        for entry in run.results['benchmarks'].values():
+            if 'curve' in entry['metrics']:
+                entry['metrics']['curve'] = []
+    assert not drawings(epsilon_curves(runs))
+
+
 def test_epsilon_curves_are_in_order(runs):
     charts = drawings(epsilon_curves(runs))
     assert list(charts) == ['fgsm', 'pgd']

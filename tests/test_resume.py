@@ -114,6 +114,30 @@ def test_resumed_from_an_epoch(train_command, tmp_path):
         same(state, read_checkpoint(tmp_path / 'run' / name)['state_dict'], name)
 
 
+def test_resumed_into_the_folder_of_another_run(train_command, tmp_path):
+    """Its checkpoints would be replaced, and its summary.csv be of two runs."""
+    finished(train_command(tmp_path / 'a', '--epochs', '1'), tmp_path / 'log-a')
+    checkpoint = tmp_path / 'a' / 'run' / 'last.pth.tar'
+    argv = train_command(tmp_path / 'b', '--epochs', '2')
+    finished(argv, tmp_path / 'log-b')
+    before = {path: path.read_bytes() for path in (tmp_path / 'b' / 'run').iterdir()}
+    ended = forked(lambda: main([*argv, '--resume', str(checkpoint)]), tmp_path / 'log-refused')
+    assert ended.code == 2
+    assert 'holds a run already' in ended.err.splitlines()[-1]
+    assert before == {path: path.read_bytes() for path in (tmp_path / 'b' / 'run').iterdir()}
+    finished([*argv, '--experiment', 'new', '--resume', str(checkpoint)], tmp_path / 'log-new')
+
+
+def test_killed_after_an_epoch_that_is_not_validated(train_command, tmp_path):
+    """Its last update is one of those that `--checkpoint-steps` saves."""
+    flags = ['--checkpoint-steps', '5', '--val-interval', '2', '--debias', '--sched-on-updates']
+    finished(train_command(tmp_path / 'whole', *flags), tmp_path / 'log')
+    argv = train_command(tmp_path / 'killed', *flags, '--resume', 'auto')
+    killed(argv, 6, tmp_path / 'log-killed')
+    assert re.search(r'Going on from \S*recovery-0-4.pth.tar, epoch 0, batch 5', finished(argv, tmp_path / 'new').err)
+    same_runs(tmp_path / 'whole' / 'run', tmp_path / 'killed' / 'run')
+
+
 def test_auto_starts_goes_on_and_ends(train_command, tmp_path):
     """One command for a queue that starts it again and again."""
     argv = train_command(tmp_path, '--resume', 'auto')

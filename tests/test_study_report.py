@@ -18,8 +18,10 @@ from timm_debias import DebiasError
 from timm_debias.cli import main
 from timm_debias.corruptions import MAIN
 from timm_debias.study.analysis import group_rows
+from timm_debias.study.blocks import Text, to_markdown
 from timm_debias.study.collect import Collected, Row, collect, format_csv, read_csv, read_stored, store
 from timm_debias.study.config import read_study
+from timm_debias.study.figures import draw_group
 from timm_debias.study.grid import Run, expand
 from timm_debias.study.report import write_report
 
@@ -328,6 +330,38 @@ def test_runs_measured_on_other_images_are_refused(tmp_path):
     assert collect(runs[:1], tmp_path / 'runs').rows[0].figures == figures
     with pytest.raises(DebiasError, match=r'double\.0 and plain\.0 were not measured alike on folder: fingerprint'):
         collect(runs, tmp_path / 'runs')
+
+
+def test_validation_accuracy_is_that_of_the_weights_that_were_measured(tmp_path):
+    for checkpoint, top1 in (('best', 75.0), ('last', 50.0)):
+        (run, *_) = expand(read_study(study_file(tmp_path, checkpoint=checkpoint)))
+        write_run(tmp_path / checkpoint / run.name, run, fingerprint='a')
+        (tmp_path / checkpoint / run.name / 'summary.csv').write_text('epoch,eval_top1\n0,12.5\n1,75.0\n2,50.0\n')
+        state = json.loads((tmp_path / checkpoint / run.name / 'run.json').read_text())
+        (tmp_path / checkpoint / run.name / 'run.json').write_text(json.dumps(state | {'checkpoint': run.checkpoint}))
+        assert collect([run], tmp_path / checkpoint).rows[0].figures['validation_top1'] == top1
+
+
+def test_tags_in_texts(tmp_path):
+    """They open none, and what stands between backticks stays as it is."""
+    texts = {
+        'Give `--x <DIR>` a <b>folder</b>.': 'Give `--x <DIR>` a &lt;b>folder&lt;/b>.',
+        'Escaped \\`<b>`, three ```<b>`, two `<b>``, over\n`lines <b>\n`': (
+            'Escaped \\`&lt;b>`, three ```&lt;b>`, two `&lt;b>``, over\n`lines &lt;b>\n`'
+        ),
+    }
+    for text, shown in texts.items():
+        assert to_markdown([Text(text)]) == f'{shown}\n'
+
+
+def test_corruptions_that_no_two_methods_share(tmp_path):
+    """There is no mean over them to draw."""
+    figures = {'plain': {'imagenet-c/fog/1': 10.0, 'folder_top1': 50.0}, 'debiased': {'imagenet-c/snow/1': 9.0}}
+    rows = [Row('', '', name, 0, 'finished', figures=values) for name, values in figures.items()]
+    study = read_study(study_file(tmp_path, methods={'plain': {}, 'debiased': {}}, baselines=['plain'],
+                                  measures={'clean': 'folder_top1'}))  # fmt: skip
+    (group,) = group_rows(study, rows)
+    assert not [figure for figure in draw_group(group) if 'severities' in figure.file]
 
 
 def test_stored_runs_count_as_finished(tmp_path):

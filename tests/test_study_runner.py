@@ -149,10 +149,11 @@ def test_threads_and_gpus(launch, monkeypatch):
 
 
 def test_a_run_is_no_task_of_the_job_that_the_study_is_in(launch, monkeypatch):
-    """With these, timm would take the run for one process of several, and wait for the others."""
-    script = WORK + 'sys.exit(" ".join(sorted({"SLURM_NTASKS", "WORLD_SIZE"} & set(os.environ))) or 0)'
+    """With these, the run would take itself for one process of several, wait for the others, or note no time."""
+    names = ('SLURM_NTASKS', 'SLURM_PROCID', 'SLURM_LOCALID', 'WORLD_SIZE', 'RANK', 'LOCAL_RANK')
+    script = WORK + f'sys.exit(" ".join(sorted({set(names)} & set(os.environ))) or 0)'
     monkeypatch.setattr(runner, '_commands', lambda folder, processes: [[sys.executable, '-c', script, str(folder)]])
-    for name in ('SLURM_NTASKS', 'WORLD_SIZE'):
+    for name in names:
         monkeypatch.setenv(name, '8')
     assert run_all(runs(1), launch) == {'plain.0': 'finished'}
 

@@ -108,6 +108,7 @@ def refused(capsys, tmp_path, monkeypatch):
         (['--sched', 'cosin'], ["unknown schedule 'cosin'", "'cosine'"]),
         (['--resume', 'nowhere.pth'], ["--resume 'nowhere.pth'", 'no such file']),
         (['--initial-checkpoint', 'nowhere.pth'], ["--initial-checkpoint 'nowhere.pth'"]),
+        (['--in-chans', '4', '--input-img-mode', 'RGBA', '--save-images'], ['--save-images', '4 channels']),
         (['--amp', '--model-dtype', 'bfloat16'], ['--amp', '--model-dtype bfloat16']),
         (['--debiass'], ['--debiass', "'--debias'"]),
         (['--batch-size', '1000'], ['--batch-size 1000', '6 training images']),

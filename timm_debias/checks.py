@@ -31,6 +31,12 @@ def check_seed(seed: int) -> None:
         raise DebiasError(f'--seed is {seed}; expected 0 to {_MAX_SEED}')
 
 
+def check_one_folder(data: str | None, data_dir: str | None) -> None:
+    """Raise `DebiasError` where timm's two ways to name the data set name two."""
+    if data and data_dir and data != data_dir:
+        raise DebiasError(f"two data sets are named, '{data}' and --data-dir '{data_dir}': give one of them")
+
+
 def check_by_channel(flag: str, values: Sequence[float] | None, channels: int) -> None:
     """Raise `DebiasError` for a mean or standard deviation of another number of channels."""
     if values is not None and len(values) not in (1, channels):

@@ -48,7 +48,7 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
     for field in dataclasses.fields(config):
         if 'options' not in field.metadata:
             continue
-        names = field.metadata['names'] or (f'--{field.name.replace("_", "-")}',)
+        names = _names(field)
         options = dict(field.metadata['options'])
         default = _default(field)
         if default is False and 'action' not in options:
@@ -59,6 +59,11 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
             options['dest'] = field.name
         action: Any = group.add_argument(*names, default=default, **options)
         action.executes = field.metadata['executes']
+
+
+def name_of(field: dataclasses.Field) -> str:
+    """Return what a field that `flag` declared is called on the command line; long names alone, all of them."""
+    return '/'.join(name for name in _names(field) if name.startswith('--'))
 
 
 class ParseKwargs(utils.ParseKwargs):
@@ -231,6 +236,10 @@ def _checked(where: str, key: str, value: Any, action: argparse.Action) -> Any:
             hint = did_you_mean(str(item), map(str, action.choices))
             raise DebiasError(f"{where}: '{key}' is '{item}', which is no choice. {hint}")
     return converted if many else converted[0]
+
+
+def _names(field: dataclasses.Field) -> tuple[str, ...]:
+    return field.metadata['names'] or (f'--{field.name.replace("_", "-")}',)
 
 
 def _default(field: dataclasses.Field) -> Any:

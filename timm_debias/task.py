@@ -214,8 +214,7 @@ def create_debias_task(
         clean_augment: Mixup, CutMix and random erasing of the clean images, after stylisation.
         multi_grid: Sizes of the stylised images; the model's forward is made to take two batches then.
         style_bank: Styles to draw from instead of the images of the batch, with their stylizer.
-        mean: Normalisation of the loader; the model's `pretrained_cfg` where None, else ImageNet's.
-        std: As `mean`.
+        mean, std: Normalisation of the loader; the model's `pretrained_cfg` where None, else ImageNet's.
         generator: CPU source of the partners; torch's global one where None.
         global_partners: Draw the partners from the batches of all processes (`GlobalMix`).
         device: Where the step runs; that of the model's parameters where None.

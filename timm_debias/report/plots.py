@@ -200,7 +200,8 @@ def epsilon_curves(runs: Sequence[Run]) -> str:
     charts = []
     for attack in attacks:
         series = [(run.look, run.label, _accuracies(entry)) for run in attacked if (entry := run.entry(attack))]
-        charts.append(chart(attack, 'epsilon, 1/255', 'top-1, %', series))
+        if any(points for _, _, points in series):
+            charts.append(chart(attack, 'epsilon, 1/255', 'top-1, %', series))
     marks = legend([(run.look, run.marked(*attacks)) for run in attacked])
     words = (
         "Top-1 accuracy under attack, on ImageNet or, where the name begins with folder, on images of one's own. "

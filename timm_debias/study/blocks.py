@@ -65,8 +65,13 @@ def _markdown(block: Block) -> str:
 
 
 def _no_html(text: str) -> str:
-    """Return Markdown whose `<` begin no tag; those of a study and of its results are texts of anyone."""
-    return re.sub('<(?=[A-Za-z/!?])', '&lt;', text)
+    """Return Markdown whose `<` begin no tag; those of a study and of its results are texts of anyone.
+
+    Between two single backticks, neither of them escaped, Markdown shows a `<` as it is.
+    """
+    parts = re.split(r'(?<![`\\])(`[^`\n]+`)(?!`)', text)
+    parts[::2] = [re.sub('<(?=[A-Za-z/!?])', '&lt;', part) for part in parts[::2]]
+    return ''.join(parts)
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:

@@ -16,8 +16,10 @@ from ..errors import DebiasError
 from ..escaping import csv_cell
 from ..files import write_text
 from ..schema import checked, count, list_of, mapping_of, number, record, text
+from ..training.saver import rank
 from ..untrusted import check_limits, read_json
 from ..validation.results import read_results
+from .config import CHECKPOINTS
 from .grid import Run, run_name
 from .runner import RESULTS as RUN_RESULTS
 from .runner import state_of
@@ -149,7 +151,7 @@ def collect(runs: Sequence[Run], folder: Path, stored: Stored | None = None) -> 
             rows.append(unfinished if stored is None else stored.rows.get(run.name, unfinished))
             continue
         results = read_results(folder / run.name / RUN_RESULTS)
-        figures = dict(figures_of(results['benchmarks'])) | _of_training(folder / run.name, state)
+        figures = dict(figures_of(results['benchmarks'])) | _of_training(folder, run, state)
         figures[PARAMETERS] = results[PARAMETERS]
         weights = results['weights'][:12]
         rows.append(Row(*keys, weights=weights, flags=run.flags, processes=state['processes'], figures=figures))
@@ -240,12 +242,17 @@ def figures_of(benchmarks: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
                     yield f'{name}/{category}/{cue}', 100 * counts[cue] / counts['images']
 
 
-def _of_training(folder: Path, state: Mapping[str, Any]) -> dict[str, float]:
-    path = folder / 'summary.csv'
+def _of_training(folder: Path, run: Run, state: Mapping[str, Any]) -> dict[str, float]:
+    """Return the validation accuracy of the epoch whose weights were measured, and the seconds of both stages."""
+    path = folder / run.name / 'summary.csv'
+    metric = run.train.get('eval_metric') or 'top1'
     try:
         with open(path, newline='', encoding='utf-8') as file:
-            last = list(csv.DictReader(file))[-1]
-        top1 = {'validation_top1': _figure(last['eval_top1'])} if 'eval_top1' in last else {}
+            epochs = list(csv.DictReader(file))
+        measured = epochs[-1]
+        if run.checkpoint == CHECKPOINTS['best'] and f'eval_{metric}' in measured:
+            measured = min(epochs, key=lambda row: rank(float(row[f'eval_{metric}'] or 'nan'), metric == 'loss'))
+        top1 = {'validation_top1': _figure(measured['eval_top1'])} if 'eval_top1' in measured else {}
     except (OSError, csv.Error, IndexError, ValueError, TypeError) as error:
         raise DebiasError(f'{path}: not the summary of a finished run ({error})') from error
     seconds = {}

@@ -130,7 +130,7 @@ def read_study(path: Path) -> Study:
     _check_name(values['name'], f'{path}: name')
     return Study(
         name=values['name'],
-        title=values['title'],
+        title=_label(values['title'], f'{path}: title'),
         description=values.get('description', ''),
         discussion=values.get('discussion', ''),
         make=_steps(values.get('make', {}), f'{path}: make'),

@@ -113,8 +113,9 @@ def _severities(group: Group) -> list[tuple[str, str]]:
         if columns:
             title = f'{benchmark}, mean of {len(corruptions)} corruptions'
             series = _curves(group, columns, statistics.fmean)
-            chart = plots.chart(title, 'severity', 'error, %', series, sorted(columns), with_key=True)
-            drawings.append((benchmark, chart))
+            if any(points for _, _, points in series):
+                chart = plots.chart(title, 'severity', 'error, %', series, sorted(columns), with_key=True)
+                drawings.append((benchmark, chart))
     return drawings
 
 

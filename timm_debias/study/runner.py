@@ -43,6 +43,9 @@ _STOPPED = {code for each in SIGNALS for code in (-each, 128 + each)}
 _POLL = 0.5
 """Seconds between two looks at a run that another process has."""
 
+_OF_THE_JOB = ('SLURM_NTASKS', 'SLURM_PROCID', 'SLURM_LOCALID', 'WORLD_SIZE', 'RANK', 'LOCAL_RANK')
+"""Variables by which a run would take itself for one process of several."""
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -102,8 +105,8 @@ def run_all(runs: Sequence[Run], launch: Launch) -> dict[str, str]:
         has is waited for, after the others: that process finishes it, or leaves it to this one.
 
     Raises:
-        DebiasError: a folder that holds a run of other flags or another number of processes, or too few GPUs, before
-            anything is started.
+        DebiasError: a folder that holds a run of other flags or another number of processes, or, with several jobs,
+            too few GPUs for them, before anything is started.
         Stopped: SIGTERM or SIGUSR1, after the processes have saved where they are.
     """
     left = [run for run in runs if not _is_finished(run, launch)]
@@ -307,7 +310,7 @@ def _commands(folder: Path, processes: int) -> list[list[str]]:
 
 def _environment(launch: Launch, slot: int) -> dict[str, str]:
     # Each run is whole, also where the study itself is one of the tasks of a Slurm job.
-    environment = {name: value for name, value in os.environ.items() if name not in ('SLURM_NTASKS', 'WORLD_SIZE')}
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_THE_JOB}
     environment |= {'OMP_NUM_THREADS': str(launch.threads), 'MKL_NUM_THREADS': str(launch.threads)}
     gpus = environment.get('CUDA_VISIBLE_DEVICES') or ','.join(map(str, range(torch.cuda.device_count())))
     if launch.jobs == 1 or not gpus:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from timm.optim import list_optimizers
 
-from ..checks import check_device, check_model_name, check_preprocessing, check_seed
+from ..checks import check_device, check_model_name, check_one_folder, check_preprocessing
 from ..data.factory import SHAPES_TEXTURES
 from ..downloads import check_url
 from ..errors import DebiasError, did_you_mean
@@ -17,17 +17,12 @@ from .config import DebiasConfig, TrainConfig
 from .criterion import build_criterion
 from .debias_checks import check_debias_options, check_warmup_multistep, check_without_debias
 from .fsdp import check_fsdp
+from .number_checks import check_numbers
 from .trackers import check_trackers
 from .warmup_multistep import WARMUP_MULTISTEP
 
 _SCHEDULES = ('cosine', 'tanh', 'step', 'multistep', 'poly', 'plateau', 'wsd', 'rsqrt', 'constant', 'none',
               WARMUP_MULTISTEP)  # fmt: skip
-
-_SHARES = (
-    'drop', 'drop_path', 'drop_connect', 'drop_block', 'hflip', 'vflip', 'reprob', 'mixup_prob', 'mixup_switch_prob',
-    'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob',
-)  # fmt: skip
-"""Flags that are probabilities."""
 
 
 def check_config(config: TrainConfig) -> None:
@@ -42,7 +37,8 @@ def check_config(config: TrainConfig) -> None:
     _check_names(config)
     _check_splits(config)
     _check_files(config)
-    _check_numbers(config)
+    check_numbers(config)
+    _check_precision(config)
     _check_images(config)
     if config.model.freeze_backbone:
         _check_frozen(config)
@@ -72,6 +68,7 @@ def _check_names(config: TrainConfig) -> None:
 
 def _check_splits(config: TrainConfig) -> None:
     data = config.data
+    check_one_folder(data.data, data.data_dir)
     for name, split in (('--train-split', data.train_split), ('--val-split', data.val_split)):
         if data.dataset == SHAPES_TEXTURES and split == 'conflict':
             raise DebiasError(
@@ -91,6 +88,8 @@ def _check_files(config: TrainConfig) -> None:
     for name, path in files.items():
         if path and not os.path.isfile(path):
             raise DebiasError(f"{name} '{path}': no such file")
+    if config.model.pretrained_path and not config.model.pretrained:
+        raise DebiasError('--pretrained-path is read only with --pretrained')
     if config.run.experiment:
         below(Path(config.run.output or 'output/train'), config.run.experiment, '--experiment')
     url = config.model.pretrained_cfg_overlay.get('url')
@@ -98,46 +97,18 @@ def _check_files(config: TrainConfig) -> None:
         check_url(str(url))
 
 
-def _check_numbers(config: TrainConfig) -> None:
-    positive = {
-        '--batch-size': config.model.batch_size,
-        '--validation-batch-size': config.model.validation_batch_size,
-        '--epochs': config.schedule.epochs,
-        '--lr-base-size': config.schedule.lr_base_size,
-        '--recount': config.augment.recount,
-        '--grad-accum-steps': config.model.grad_accum_steps,
-        '--img-size': config.model.img_size,
-        '--num-classes': config.model.num_classes,
-        '--log-interval': config.run.log_interval,
-        '--val-interval': config.run.val_interval,
-        '--checkpoint-hist': config.run.checkpoint_hist,
-    }
-    for name, value in positive.items():
-        if value is not None and value < 1:
-            raise DebiasError(f'{name} is {value}; expected at least 1')
-    for name in _SHARES:
-        value = getattr(config.augment, name)
-        if value is not None and not 0 <= value <= 1:
-            raise DebiasError(f'--{name.replace("_", "-")} is {value:g}; it lies in [0, 1]')
-    if not 0 <= config.augment.smoothing < 1:
-        raise DebiasError(f'--smoothing is {config.augment.smoothing:g}; expected at least 0 and less than 1')
-    check_seed(config.run.seed)
-    if config.run.workers < 0:
-        raise DebiasError(f'--workers is {config.run.workers}; expected at least 0')
-    if config.run.worker_seeding != 'all':
-        raise DebiasError('--worker-seeding part: every image has a seed of its own, whoever reads it; leave it out')
-    if config.run.recovery_interval < 0:
-        raise DebiasError(f'--checkpoint-steps is {config.run.recovery_interval}; expected at least 0 (off)')
+def _check_precision(config: TrainConfig) -> None:
     if config.device.amp and config.device.model_dtype not in (None, 'float32'):
         raise DebiasError(f'--amp needs a float32 model; leave out --amp or --model-dtype {config.device.model_dtype}')
-    if config.model.pretrained_path and not config.model.pretrained:
-        raise DebiasError('--pretrained-path is read only with --pretrained')
 
 
 def _check_images(config: TrainConfig) -> None:
     """Raise `DebiasError` for values that no image can be prepared or augmented with."""
     model, augment = config.model, config.augment
-    check_preprocessing(model.crop_pct, model.mean, model.std, model.in_chans or (model.input_size or [3])[0])
+    channels = model.in_chans or (model.input_size or [3])[0]
+    check_preprocessing(model.crop_pct, model.mean, model.std, channels)
+    if config.run.save_images and channels not in (1, 3):
+        raise DebiasError(f'--save-images saves grey and RGB pictures, and the model takes {channels} channels')
     for name, bounds in (('--scale', augment.scale), ('--ratio', augment.ratio)):
         if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
             raise DebiasError(f'{name} is {_words(bounds)}; expected two numbers above 0, the smaller first')
@@ -176,7 +147,7 @@ def _check_frozen(config: TrainConfig) -> None:
             '--freeze-backbone freezes batch norm, so that stylised images need none of their own; give '
             '--no-debias-aux-bn too'
         )
-    refused = {'--drop': augment.drop, '--drop-path': augment.drop_path, '--drop-connect': augment.drop_connect,
+    refused = {'--drop': augment.drop, '--drop-connect': augment.drop_connect, '--drop-path': augment.drop_path,
                '--drop-block': augment.drop_block}  # fmt: skip
     for name, rate in refused.items():
         if rate:

@@ -160,16 +160,6 @@ def _check_sizes(config: TrainConfig) -> None:
         raise DebiasError(
             f'--naflex-patch-size-probs has {len(probs)} values, --naflex-patch-sizes {len(patches or [])}'
         )
-    for flag, least in (
-        ('--train-img-sizes', images),
-        ('--train-batch-sizes', sizes.train_batch_sizes),
-        ('--train-batches-per-epoch', [sizes.train_batches_per_epoch or 1]),
-        ('--naflex-train-seq-lens', naflex.naflex_train_seq_lens),
-        ('--naflex-max-seq-len', [naflex.naflex_max_seq_len]),
-        ('--naflex-patch-sizes', patches),
-    ):
-        if least is not None and min(least) < 1:
-            raise DebiasError(f'{flag} is {min(least)}; expected at least 1')
 
 
 def _check_epochs(config: TrainConfig) -> None:
@@ -192,6 +182,8 @@ def _check_machine(config: TrainConfig) -> None:
             f'--tta {tta} is refused: no loader of timm gives {tta} versions of an image, so it would average the '
             'predictions of different images'
         )
+    if config.run.worker_seeding != 'all':
+        raise DebiasError('--worker-seeding part: every image has a seed of its own, whoever reads it; leave it out')
     rank = os.environ.get('LOCAL_RANK', '0')
     if device.local_rank and str(device.local_rank) != rank:
         raise DebiasError(
@@ -203,7 +195,11 @@ def _check_machine(config: TrainConfig) -> None:
 def _warn_without_effect(config: TrainConfig) -> None:
     """Warn of flags that timm accepts and that do nothing here, because the one they belong to is not given."""
     schedule, model, task = config.schedule, config.model, config.task
+    optimizer = config.optimizer
     groups: list[tuple[str, bool, Any, tuple[str, ...]]] = [
+        ('--amp', config.device.amp, config.device, ('amp_dtype',)),
+        ('--clip-grad', optimizer.clip_grad is not None, optimizer, ('clip_mode',)),
+        ('--model-ema', config.ema.model_ema, config.ema, ()),
         ('--log-wandb', config.run.log_wandb, config.run, ('wandb_project', 'wandb_tags', 'wandb_resume_id')),
         ('--train-img-sizes', config.sizes.train_img_sizes is not None, config.sizes, ()),
         ('--naflex-loader', config.naflex.naflex_loader, config.naflex, ()),
@@ -221,3 +217,7 @@ def _warn_without_effect(config: TrainConfig) -> None:
             value = getattr(options, name)
             if not is_on and value is not None and value != getattr(default, name):
                 _logger.warning(f'--{name.replace("_", "-")} has no effect without {switch}.')
+    if schedule.lr is not None:
+        for name in ('lr_base', 'lr_base_size', 'lr_base_scale'):
+            if getattr(schedule, name) != getattr(type(schedule)(), name):
+                _logger.warning(f'--{name.replace("_", "-")} has no effect beside --lr.')

@@ -7,10 +7,10 @@ from .config import TrainConfig
 
 
 def fill_defaults(config: TrainConfig) -> TrainConfig:
-    """Return `config` with loss, weight of positives, label smoothing and metric as they will be used.
+    """Return `config` with its loss, weights, label smoothing, stochastic depth and metric as they will be used.
 
     Raises:
-        DebiasError: two flags that name different losses or weights.
+        DebiasError: two flags that name different losses, weights or rates.
     """
     task, augment, run = config.task, config.augment, config.run
     smoothing = augment.smoothing
@@ -22,7 +22,7 @@ def fill_defaults(config: TrainConfig) -> TrainConfig:
     return replace(
         config,
         task=replace(task, loss=_loss(config), loss_pos_weight=_pos_weight(config)),
-        augment=replace(augment, smoothing=smoothing),
+        augment=replace(augment, smoothing=smoothing, drop_path=_drop_path(config)),
         run=replace(run, eval_metric=eval_metric),
     )
 
@@ -43,3 +43,10 @@ def _pos_weight(config: TrainConfig) -> str | None:
     if old is not None and new is not None and new != str(old):
         raise DebiasError('--bce-pos-weight is the old name of --loss-pos-weight: give one of them')
     return new if old is None else str(old)
+
+
+def _drop_path(config: TrainConfig) -> float | None:
+    old, new = config.augment.drop_connect, config.augment.drop_path
+    if old is not None and new is not None and new != old:
+        raise DebiasError('--drop-connect is the old name of --drop-path: give one of them')
+    return old if new is None else new

@@ -82,11 +82,14 @@ class Epochs:
         train_metrics = meters.compute()
         self._count_faults(epoch, 'train', train_metrics, meters.bad, meters.skipped)
         is_milestone = epoch + 1 in (run.config.run.save_epochs or ())
+        trained = Position(epoch, batches)
         if (epoch + 1) % interval and epoch + 1 != run.num_epochs and not is_milestone:
+            if self._is_due(trained):
+                self._save_position(trained, meters)
             if run.scheduler is not None:
                 run.scheduler.step(epoch + 1, metric=None)
             return
-        eval_metrics = self._validated(Position(epoch, batches), meters)
+        eval_metrics = self._validated(trained, meters)
         if eval_metrics:
             self._count_faults(epoch, 'validation', eval_metrics, run.bad_in_validation)
         result: dict[str, Any] = {'epoch': epoch, 'train': dict(train_metrics)}

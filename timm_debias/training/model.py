@@ -48,7 +48,7 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
             in_chans=_in_chans(options),
             num_classes=options.num_classes,
             drop_rate=augment.drop,
-            drop_path_rate=augment.drop_path if augment.drop_path is not None else augment.drop_connect,
+            drop_path_rate=augment.drop_path,
             drop_block_rate=augment.drop_block,
             global_pool=options.gp,
             bn_momentum=norm.bn_momentum,

@@ -10,6 +10,7 @@ from ..files import atomic_path
 from ..mix import StyleBankMix
 from ..pictures import save_grid
 from ..task import DebiasTask
+from .checkpoint import unwritable
 
 MAX_ROWS = 8
 
@@ -29,11 +30,21 @@ def save_preview(task: TrainingTask, folder: Path, images: torch.Tensor, epoch: 
         epoch: Number of the epoch; picks the partners or styles, so that the picture takes none of the run's random
             numbers.
         update: Number of the update in the epoch.
+
+    Raises:
+        DebiasError: a picture cannot be written.
     """
-    with atomic_path(folder / f'train-batch-{update}.jpg') as path:
-        save_image(images.float(), path, padding=0, normalize=True)
-    if not isinstance(task, DebiasTask):
-        return
+    batch = folder / f'train-batch-{update}.jpg'
+    try:
+        with atomic_path(batch) as path:
+            save_image(images.float(), path, padding=0, normalize=True)
+        if isinstance(task, DebiasTask):
+            _save_pairs(task, folder / f'shape-texture-{update}.png', images, epoch)
+    except OSError as error:
+        raise unwritable(batch, error) from error
+
+
+def _save_pairs(task: DebiasTask, path: Path, images: torch.Tensor, epoch: int) -> None:
     pixels = task.normalize.inverse(images)
     labels = torch.arange(len(pixels), device=pixels.device)
     drawn = _drawn(task, len(pixels), epoch)
@@ -43,7 +54,7 @@ def save_preview(task: TrainingTask, folder: Path, images: torch.Tensor, epoch: 
         columns.insert(1, pixels[partners])
     rows = [[column[i] for column in columns] for i in range(min(MAX_ROWS, len(pixels)))]
     titles = ['content', 'partner', 'stylised'] if partners is not None else ['content', 'stylised']
-    save_grid(rows, folder / f'shape-texture-{update}.png', column_titles=titles)
+    save_grid(rows, path, column_titles=titles)
 
 
 def _drawn(task: DebiasTask, count: int, epoch: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 timm-debias replay RUN/nonfinite-3-17-0.pt
 """
 
+import argparse
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from .checkpoint import ENTRY
 from .config import TrainConfig
 from .freeze import train_classifier
 from .machine import Machine
-from .main import config_from_args
+from .main import build_parser, config_from_args
 from .model import build_model, build_task, resolve_input
 from .precision import autocast_of
 from .randomness import set_random_states
@@ -69,7 +70,9 @@ def replay(path: Path, device: str = 'cpu') -> Replayed:
 
 
 def _replay(path: Path, content: dict[str, Any], device: str) -> Replayed:
-    config = config_from_args(content['args'])
+    # Flags that are newer than the file have their defaults.
+    flags = vars(build_parser().parse_args([])) | vars(content['args'])
+    config = config_from_args(argparse.Namespace(**flags))
     reason = held_elsewhere(config, content[UPDATE].get('processes', 1))
     if reason is not None:
         raise DebiasError(

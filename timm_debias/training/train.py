@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 from collections import OrderedDict
 from datetime import datetime
 from functools import partial
@@ -148,7 +149,7 @@ def _eval_loaders(
 
 
 def _validate(run: Run, loaders: dict[str, EvalLoader]) -> Metrics:
-    """Validate the model, or its moving average where there is one."""
+    """Validate the model and its moving average; where there is one, return the metrics of the latter."""
     metrics: Metrics = OrderedDict()
     models: dict[str, Any] = {'Test': run.task.get_eval_model()}
     if run.task.has_ema() and not run.config.ema.model_ema_force_cpu:
@@ -206,7 +207,9 @@ def _run_dir(config: TrainConfig, input_config: dict[str, Any]) -> Path:
         ]
     )
     run_dir = Path(config.run.output or './output/train') / name
-    if not config.model.resume and any(run_dir.glob('*.pth.tar')):
+    resume = config.model.resume
+    goes_on = resume == 'auto' or (resume != '' and Path(resume).resolve().parent == run_dir.resolve())
+    if not goes_on and any(run_dir.glob('*.pth.tar')):
         raise DebiasError(f'{run_dir} holds a run already: choose another --experiment, or go on with --resume auto')
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -255,4 +258,13 @@ def _report(run: Run, results: list[dict], run_dir: Path) -> None:
         key=lambda result: rank(result.get('validation', result['train'])[metric], metric == 'loss'),
         reverse=True,
     )
-    print(f'--result\n{json.dumps(ranked[-10:], indent=4)}', flush=True)
+    print(f'--result\n{json.dumps(_finite(ranked[-10:]), indent=4)}', flush=True)
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with null in place of numbers that are not finite, for which JSON has no word."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -99,6 +99,6 @@ def read_update(path: Path) -> dict[str, Any]:
         content = read_checkpoint(path)
     except DebiasError as error:
         raise DebiasError(f'{path}: {error}') from error
-    if UPDATE not in content or 'args' not in content:
+    if UPDATE not in content or not isinstance(content.get('args'), argparse.Namespace):
         raise DebiasError(f'{path} holds no update: expected a nonfinite-….pt of a run that stopped')
     return content

@@ -3,7 +3,7 @@
 import os
 from dataclasses import fields
 
-from ..checks import check_preprocessing, check_seed
+from ..checks import check_one_folder, check_preprocessing, check_seed
 from ..data.factory import check_source
 from ..errors import DebiasError
 from ..files import check_output
@@ -32,6 +32,7 @@ def check_config(config: ValidateConfig) -> None:
     if not config.suite.models and not names_many(config.model):
         check_model(config.model)
     _check_numbers(config)
+    check_one_folder(config.data.data, config.data.data_dir)
     run = config.run
     for flag, path in (
         ('--class-map', config.data.class_map),

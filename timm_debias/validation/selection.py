@@ -155,7 +155,7 @@ def select(
 
 def _placed_folders(suite: SuiteConfig) -> dict[str, Path]:
     own = [name for name in list_benchmarks() if name in get_benchmark(name).needs]
-    placed = {}
+    placed: dict[str, Path] = {}
     for item in suite.benchmark_dir or []:
         name, separator, path = item.partition('=')
         if not separator or not path:
@@ -166,6 +166,8 @@ def _placed_folders(suite: SuiteConfig) -> dict[str, Path]:
             raise DebiasError(
                 f"--benchmark-dir '{item}': no benchmark with a folder is '{name}'. {did_you_mean(name, own)}"
             )
+        if name in placed:
+            raise DebiasError(f"--benchmark-dir '{item}': {name} has a folder already, {placed[name]}")
         placed[name] = Path(path)
     return placed
 
