@@ -18,12 +18,12 @@ import torch
 
 from timm_debias.benchmark.config import IMAGENET_IMAGES
 from timm_debias.flags import Parser, parse_with_yaml
+from timm_debias.machine import Machine, init_machine
 from timm_debias.markdown import table_lines
 from timm_debias.task import DebiasTask
 from timm_debias.training.checks import check_config
 from timm_debias.training.config import TrainConfig
 from timm_debias.training.data import build_datasets, build_train_loader
-from timm_debias.training.machine import Machine, init_machine
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.model import build_model, build_task, resolve_input
 from timm_debias.training.optim import build_optimizer, lr_stage_ends, resolve_lr

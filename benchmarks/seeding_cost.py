@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import timm.data
 import torch
 
-from timm_debias.training.machine import Machine
+from timm_debias.machine import Machine
 from timm_debias.training.seeded_loader import SeededLoader
 
 

@@ -31,9 +31,9 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from timm_debias.benchmark.loading import draw_photographs
+from timm_debias.machine import Machine
 from timm_debias.markdown import table_lines
 from timm_debias.metrics import ALEXNET_ERRORS, EXTRA_CORRUPTIONS, SEVERITIES
-from timm_debias.training.machine import Machine
 from timm_debias.validation.benchmarks import Setting, get_benchmark
 from timm_debias.validation.benchmarks.classes import imagenet_classes
 from timm_debias.validation.config import (

@@ -18,9 +18,9 @@ from training_runs import build_images, finished, killed, result, same_runs, tra
 from timm_debias import DebiasError
 from timm_debias.cli import main
 from timm_debias.data.factory import create_dataset
+from timm_debias.machine import Machine
 from timm_debias.training.bad_images import MAX_REPLACEMENTS, update_bad_images
 from timm_debias.training.data import check_labels
-from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.seeded_loader import SeededLoader
 

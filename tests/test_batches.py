@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from timm_debias.machine import Machine
 from timm_debias.training.batches import batch_length, loss_scale, mean_batch_size
-from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
 
 ALONE = Machine(torch.device('cpu'))

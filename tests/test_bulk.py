@@ -11,9 +11,9 @@ from miniatures import SUITE_FLAGS
 from test_distributed_suite import launch
 
 from timm_debias.cli import main
+from timm_debias.evaluate import predict
 from timm_debias.validation import bulk
 from timm_debias.validation.bulk_tables import sort_models
-from timm_debias.validation.evaluate import predict
 from timm_debias.validation.suite import run_suite
 
 BENCHMARKS = ['--benchmarks', 'imagenet,imagenet-a']

@@ -17,11 +17,11 @@ from timm_debias import convert_aux_bn, create_debias_task
 from timm_debias.clean_augment import CleanAugment
 from timm_debias.cli import main
 from timm_debias.flags import parse_with_yaml
+from timm_debias.machine import Machine
 from timm_debias.multi_grid import MultiGrid
 from timm_debias.training.bad_images import Report
 from timm_debias.training.data import build_datasets, build_train_loader
 from timm_debias.training.loop import Meters, Run, train_one_epoch
-from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.optim import build_optimizer
 

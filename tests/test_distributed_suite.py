@@ -14,10 +14,10 @@ from miniatures import SUITE_FLAGS
 from processes import launch
 
 from timm_debias.cli import main
+from timm_debias.machine import init_machine
+from timm_debias.out_of_memory import BatchTooLargeError
 from timm_debias.ranks import agree, gather, on_primary
-from timm_debias.training.machine import init_machine
 from timm_debias.validation import measure
-from timm_debias.validation.memory import BatchTooLargeError
 
 
 @pytest.fixture

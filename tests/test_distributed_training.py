@@ -25,9 +25,9 @@ from training_runs import finished, killed, same_runs, train_command
 
 from timm_debias import create_debias_task
 from timm_debias.cli import main
+from timm_debias.machine import init_machine
 from timm_debias.study.main import build_parser as study_parser
 from timm_debias.training import checkpoint, epochs
-from timm_debias.training.machine import init_machine
 from timm_debias.training.main import build_parser
 
 VIT = [

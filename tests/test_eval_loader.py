@@ -8,8 +8,8 @@ from timm.task import ClassificationEvaluator
 
 from timm_debias import DebiasError
 from timm_debias.data.factory import create_dataset
+from timm_debias.evaluate import evaluate
 from timm_debias.training.eval_loader import EvalLoader
-from timm_debias.validation.evaluate import evaluate
 
 
 class MeanColour(torch.nn.Module):

@@ -8,7 +8,7 @@ from PIL import Image
 from timm.utils import random_seed
 
 from timm_debias.cli import main
-from timm_debias.training.machine import Machine
+from timm_debias.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.model import build_model, build_task, resolve_input
 

@@ -15,9 +15,9 @@ from torch import nn
 from training_runs import finished, killed, same_runs, train_command
 
 from timm_debias.cli import main
+from timm_debias.machine import Machine, init_machine
 from timm_debias.training import fsdp
 from timm_debias.training.checkpoint import read_checkpoint
-from timm_debias.training.machine import Machine, init_machine
 from timm_debias.training.replay import replay
 
 RESNET = [

@@ -8,9 +8,9 @@ from processes import launch
 
 from timm_debias import DebiasError, create_stylizer
 from timm_debias.global_mix import GlobalMix
+from timm_debias.machine import init_machine
 from timm_debias.mix import ShapeTextureMix
 from timm_debias.stylizers.adain_vgg19 import AdainVgg19
-from timm_debias.training.machine import init_machine
 
 PER_PROCESS = 3
 

@@ -15,8 +15,8 @@ from torchvision import transforms
 
 from timm_debias.cli import main
 from timm_debias.flags import parse_with_yaml
+from timm_debias.machine import Machine
 from timm_debias.training.data import build_datasets, build_eval_loader, build_train_loader
-from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.model import resolve_input
 

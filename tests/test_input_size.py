@@ -5,8 +5,8 @@ import timm
 import torch
 
 from timm_debias import DebiasError
+from timm_debias.machine import Machine
 from timm_debias.training.input_size import check_input_size
-from timm_debias.training.machine import Machine
 
 MACHINE = Machine(torch.device('cpu'))
 

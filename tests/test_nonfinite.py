@@ -12,11 +12,11 @@ from training_runs import finished, launch, metrics, result, same, same_runs, si
 
 from timm_debias import DebiasError, create_debias_task
 from timm_debias.cli import main
+from timm_debias.machine import Machine
 from timm_debias.training import loop
 from timm_debias.training.bad_images import Report
 from timm_debias.training.checkpoint import read_checkpoint
 from timm_debias.training.loop import Meters, Run, settle, train_one_epoch
-from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.nonfinite import MAX_SKIPPED, HostFlag
 from timm_debias.training.optim import build_optimizer

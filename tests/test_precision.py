@@ -5,7 +5,7 @@ import torch
 from timm.utils import NativeScaler
 from torch import nn
 
-from timm_debias.training.machine import Machine
+from timm_debias.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.precision import LossScaler, autocast_of, scaler_of
 

@@ -11,10 +11,10 @@ from processes import launch
 from training_runs import finished, train_command
 
 from timm_debias.cli import main
+from timm_debias.machine import Machine
 from timm_debias.progress import duration
 from timm_debias.training import progress as progress_module
 from timm_debias.training.loop import Meters, Run
-from timm_debias.training.machine import Machine
 
 NAMES = ('loss', 'loss_clean', 'loss_stylised', 'top1_clean', 'top1_stylised')
 

@@ -19,12 +19,12 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from timm_debias.flags import parse_with_yaml
+from timm_debias.machine import Machine
 from timm_debias.mix import draw_partners
 from timm_debias.stylizers import Stylizer
 from timm_debias.training import debias as debias_module
 from timm_debias.training.bad_images import Report
 from timm_debias.training.loop import Meters, Run, train_one_epoch
-from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.model import build_model, build_task, resolve_input
 from timm_debias.training.optim import build_optimizer, build_scheduler, resolve_lr

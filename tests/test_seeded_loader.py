@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from timm_debias.errors import DebiasError
-from timm_debias.training.machine import Machine
+from timm_debias.machine import Machine
 from timm_debias.training.seeded_loader import SeededLoader
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)

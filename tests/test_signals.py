@@ -11,8 +11,8 @@ from processes import forked, launch
 from training_runs import finished, same_training, signal_after
 
 from timm_debias.cli import main
+from timm_debias.machine import Machine, init_machine
 from timm_debias.training import signals, train
-from timm_debias.training.machine import Machine, init_machine
 from timm_debias.training.signals import Stopped, StopSignals
 
 

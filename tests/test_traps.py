@@ -18,11 +18,11 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from timm_debias import DebiasError, create_debias_task
 from timm_debias.clean_augment import CleanAugment
 from timm_debias.flags import parse_with_yaml
+from timm_debias.machine import Machine
 from timm_debias.multi_grid import MultiGrid
 from timm_debias.stylizers import Stylizer
 from timm_debias.training import debias as debias_module
 from timm_debias.training.data import build_datasets, build_train_loader
-from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.model import build_model, build_task, resolve_input
 from timm_debias.training.optim import build_optimizer

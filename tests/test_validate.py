@@ -15,7 +15,7 @@ from PIL import Image
 
 from timm_debias.cli import main
 from timm_debias.data.shapes_textures import ShapesTextures
-from timm_debias.validation.evaluate import evaluate_conflict
+from timm_debias.evaluate import evaluate_conflict
 
 COMMON = ['--model', 'test_resnet', '--device', 'cpu', '-j', '0', '--img-size', '32', '-b', '5']
 

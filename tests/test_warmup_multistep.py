@@ -7,8 +7,8 @@ import torch
 
 from timm_debias import DebiasError
 from timm_debias.flags import parse_with_yaml
+from timm_debias.machine import Machine
 from timm_debias.training.checks import check_config
-from timm_debias.training.machine import Machine
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.optim import build_scheduler, lr_stage_ends, resolve_lr
 from timm_debias.training.warmup_multistep import WarmupMultiStepLRScheduler

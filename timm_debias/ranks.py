@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from .errors import DebiasError
-from .training.machine import Machine
+from .machine import Machine
 
 Value = TypeVar('Value')
 

@@ -14,8 +14,8 @@ from timm.data import create_dataset, create_loader, resolve_data_config
 from torchvision.io import decode_jpeg
 from torchvision.transforms.functional import to_pil_image
 
+from ..machine import Machine
 from ..training.data import build_datasets, build_train_loader
-from ..training.machine import Machine
 from ..training.main import build_parser, config_from_args
 from ..training.model import resolve_input
 from .steps import Setup

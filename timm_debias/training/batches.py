@@ -5,8 +5,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ..machine import Machine
 from .config import TrainConfig
-from .machine import Machine
 
 
 def batch_length(images: Any) -> int:

@@ -17,13 +17,13 @@ from ..data.checks import check_image_folder, check_same_classes, check_splits_d
 from ..data.factory import create_dataset, is_folder
 from ..data.reading import image_name, is_bad_image, label_error
 from ..errors import DebiasError, reason
+from ..machine import Machine
 from ..registration import register, uses_stylize
 from ..style_bank import StyleBank
 from ..stylizers import create_stylizer
 from .bad_images import ADVICE
 from .config import TrainConfig
 from .eval_loader import EvalLoader
-from .machine import Machine
 from .model import model_dtype
 from .naflex import build_naflex_eval_loader, build_naflex_train_loader
 from .posterize import repair_posterize

@@ -16,6 +16,7 @@ from torch import nn
 from ..clean_augment import CleanAugment
 from ..data.images import find_images, read_image
 from ..errors import DebiasError
+from ..machine import Machine
 from ..multi_grid import MultiGrid
 from ..style_bank import StyleBank
 from ..stylizers import Stylizer, create_stylizer
@@ -23,7 +24,6 @@ from ..stylizers.base import MIN_SIZE
 from ..task import DebiasTask, create_debias_task
 from .config import TrainConfig
 from .input_size import forward_error
-from .machine import Machine
 from .optim import lr_stage_ends
 
 _logger = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 
 from ..errors import DebiasError, reason
+from ..machine import Machine
 from .config import TrainConfig
-from .machine import Machine
 
 OPTIMIZERS = (
     'sgd', 'momentum', 'sgdw', 'nesterov', 'nesterovw', 'adam', 'adamw', 'nadam', 'nadamw', 'radam', 'radamw', 'adamax',

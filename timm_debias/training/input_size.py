@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from ..errors import DebiasError, reason
-from ..validation.memory import BatchTooLargeError, is_out_of_memory
-from .machine import Machine
+from ..machine import Machine
+from ..out_of_memory import BatchTooLargeError, is_out_of_memory
 
 
 def check_input_size(model: nn.Module, input_size: Sequence[int], machine: Machine) -> None:

@@ -13,11 +13,11 @@ from timm.task.task import TrainingTask
 from timm.utils import dispatch_clip_grad
 
 from ..errors import DebiasError
+from ..machine import Machine
 from ..task import DebiasTask
 from .batches import batch_length, loss_scale
 from .config import TrainConfig
 from .freeze import train_classifier
-from .machine import Machine
 from .nonfinite import Batch, FiniteGuard
 from .precision import LossScaler
 from .progress import MEASURES, Progress

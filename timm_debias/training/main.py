@@ -11,12 +11,12 @@ import yaml
 from ..data.factory import SHAPES_TEXTURES
 from ..flags import Parser, add_config_flag, add_flags, config_from, parse_with_yaml
 from ..log import setup_logging
+from ..machine import import_device_modules, init_machine
 from ..stylizers.registry import describe_stylizers
 from .checks import check_config
 from .config import TrainConfig
 from .defaults import fill_defaults
 from .heap import keep_freed_memory
-from .machine import import_device_modules, init_machine
 from .signals import Stopped
 from .train import train
 

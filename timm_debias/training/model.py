@@ -16,6 +16,7 @@ from torch import nn
 
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError, reason, told_as
+from ..machine import Machine
 from ..weight_files import check_weights
 from ..weights.network import load_as_timm
 from .config import ModelConfig, TrainConfig
@@ -23,7 +24,6 @@ from .criterion import build_criterion
 from .debias import build_debias_task
 from .distillation import build_distillation_task
 from .freeze import freeze_backbone
-from .machine import Machine
 
 
 def build_model(config: TrainConfig, machine: Machine) -> Any:

@@ -6,8 +6,8 @@ from timm.data import NaFlexMixup, create_naflex_loader
 from torch import nn
 
 from ..errors import DebiasError
+from ..machine import Machine
 from .config import TrainConfig
-from .machine import Machine
 
 
 def naflex_patch_size(model: nn.Module) -> tuple[int, int]:

@@ -20,9 +20,9 @@ from torch import nn
 from torch.nn.utils import get_total_norm
 
 from ..errors import DebiasError
+from ..machine import Machine
 from .bad_images import Report
 from .fsdp import own_part
-from .machine import Machine
 from .randomness import random_states
 from .snapshot import OptimizerSnapshot, TensorSnapshot
 

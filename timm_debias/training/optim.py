@@ -12,8 +12,8 @@ from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from torch import nn
 
 from ..errors import DebiasError, reason
+from ..machine import Machine
 from .config import TrainConfig
-from .machine import Machine
 from .warmup_multistep import WARMUP_MULTISTEP, WarmupMultiStepLRScheduler
 
 _logger = logging.getLogger(__name__)

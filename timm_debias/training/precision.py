@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from timm.utils import NativeScaler, dispatch_clip_grad
 
+from ..machine import Machine
 from .config import TrainConfig
-from .machine import Machine
 
 
 class LossScaler(NativeScaler):

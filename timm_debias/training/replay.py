@@ -20,11 +20,11 @@ from ..checks import check_device
 from ..errors import DebiasError
 from ..flags import Parser
 from ..log import setup_logging
+from ..machine import Machine
 from ..task import DebiasTask
 from .checkpoint import ENTRY
 from .config import TrainConfig
 from .freeze import train_classifier
-from .machine import Machine
 from .main import build_parser, config_from_args
 from .model import build_model, build_task, resolve_input
 from .precision import autocast_of

@@ -18,8 +18,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 from ..data.reading import Failure, image_name, label_error
 from ..errors import DebiasError
+from ..machine import Machine
 from .bad_images import BadImage, Delivered, Item, Report, Samples, refusal, report_of
-from .machine import Machine
 from .randomness import derive_seed, kept_random_state, seed_host
 from .sampler import BatchesFrom, EpochSampler, SampleKey
 from .signals import init_worker

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ..machine import Machine
 from ..ranks import host_group
-from .machine import Machine
 
 _logger = logging.getLogger(__name__)
 

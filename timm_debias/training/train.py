@@ -17,9 +17,10 @@ from timm.utils import random_seed
 
 from ..data.factory import SHAPES_TEXTURES, create_dataset
 from ..errors import DebiasError, told_as
+from ..evaluate import evaluate, evaluate_conflict
 from ..files import remove_leftovers, write_text
+from ..machine import Machine
 from ..ranks import agree, on_primary
-from ..validation.evaluate import evaluate, evaluate_conflict
 from .batches import mean_batch_size
 from .checkpoint import newest_intact, read_checkpoint, unwritable
 from .config import TrainConfig
@@ -29,7 +30,6 @@ from .eval_loader import EvalLoader
 from .fsdp import shard
 from .input_size import check_input_size
 from .loop import Meters, Run
-from .machine import Machine
 from .model import build_model, build_task, resolve_input
 from .optim import build_optimizer, build_scheduler, last_epoch, resolve_lr
 from .precision import autocast_of, scaler_of

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DebiasError
+from ..machine import Machine
 from ..ranks import agree, on_primary
-from ..training.machine import Machine
 from .bulk_tables import sort_models, write_bulk_tables
 from .config import ValidateConfig
 from .model import check_model

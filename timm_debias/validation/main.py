@@ -20,22 +20,22 @@ from ..data.checks import check_image_folder, class_names
 from ..data.factory import SHAPES_TEXTURES, create_dataset
 from ..errors import DebiasError
 from ..escaping import csv_cell
+from ..evaluate import evaluate, evaluate_conflict
 from ..files import atomic_path
 from ..flags import Parser, add_config_flag, add_flags, config_from, parse_with_yaml
 from ..log import setup_logging
+from ..machine import Machine, init_machine
+from ..out_of_memory import BatchTooLargeError, halve, is_out_of_memory
 from ..ranks import agree
 from ..training.eval_loader import EvalLoader
-from ..training.machine import Machine, init_machine
 from ..training.naflex import naflex_patch_size
 from .benchmarks import format_benchmarks
 from .bulk import run_bulk
 from .bulk_tables import format_models
 from .checks import check_config
 from .config import ValidateConfig
-from .evaluate import evaluate, evaluate_conflict
 from .labels import AveragedMetrics, RealLabels, read_valid_labels
 from .many import names_many, validate_many
-from .memory import BatchTooLargeError, halve, is_out_of_memory
 from .model import autocast, build_model, check_input_size, pool_at_test, prepare_model, resolve_input
 from .suite import run_suite
 from .tables import format_headline, format_results

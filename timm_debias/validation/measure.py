@@ -14,16 +14,16 @@ import torch
 from torch import nn
 
 from ..errors import DebiasError, reason
+from ..evaluate import predict
+from ..machine import Machine
 from ..normalize import Normalize
+from ..out_of_memory import BatchTooLargeError, halve, is_out_of_memory
 from ..ranks import agree, gather
-from ..training.machine import Machine
 from .attacks import PixelModel
 from .benchmarks import Part
 from .bits import pack
 from .config import ValidateConfig
-from .evaluate import predict
 from .loading import AsPublished, Batch, PartBatches, Transform, share
-from .memory import BatchTooLargeError, halve, is_out_of_memory
 from .model import autocast, check_input_size
 
 _logger = logging.getLogger(__name__)

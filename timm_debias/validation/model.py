@@ -18,8 +18,8 @@ from torch import nn
 from ..checks import check_model_name
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError, reason, told_as
+from ..machine import Machine
 from ..training.input_size import forward_error
-from ..training.machine import Machine
 from ..weight_files import check_weights
 from ..weights.network import load_as_timm
 from .config import ValidateConfig, ValidateModelConfig

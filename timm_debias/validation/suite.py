@@ -13,8 +13,8 @@ from torch import nn
 
 from ..errors import DebiasError
 from ..hashing import hash_weights
+from ..machine import Machine
 from ..ranks import agree, gather, on_primary
-from ..training.machine import Machine
 from .benchmarks import Benchmark, Contents, Setting, Summary
 from .config import ValidateConfig
 from .loading import Transform, preprocessing

@@ -21,8 +21,8 @@ from ..escaping import markdown_code, markdown_text
 from ..flags import Parser, add_flags, command_line, config_from, flag, parse_with_yaml
 from ..hashing import hash_weights
 from ..log import setup_logging
+from ..machine import Machine
 from ..training.config import TrainConfig
-from ..training.machine import Machine
 from ..training.main import build_parser as build_train_parser
 from ..training.main import config_from_args
 from ..training.model import build_model, resolve_input

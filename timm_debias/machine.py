@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import torch
 from timm.utils import init_distributed_device
 
-from ..errors import DebiasError, reason
+from .errors import DebiasError, reason
 
 
 @dataclass(frozen=True)

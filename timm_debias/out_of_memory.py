@@ -4,7 +4,7 @@ import logging
 
 import torch
 
-from ..errors import DebiasError
+from .errors import DebiasError
 
 _logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from timm.task import ClassificationEvaluator, evaluation_sample_limit
 from torch import nn
 
-from ..metrics import shape_bias
+from .metrics import shape_bias
 
 _logger = logging.getLogger(__name__)
 

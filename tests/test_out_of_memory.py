@@ -8,9 +8,9 @@ import torch
 from miniatures import SUITE_FLAGS
 
 from timm_debias.cli import main
+from timm_debias.out_of_memory import BatchTooLargeError, halve, is_out_of_memory
 from timm_debias.validation import main as command
 from timm_debias.validation import suite as suite_module
-from timm_debias.validation.memory import BatchTooLargeError, halve, is_out_of_memory
 from timm_debias.validation.model import build_model
 
 
