@@ -22,6 +22,7 @@ WITH_DEBIAS = {
     '--task multilabel': ['--task', 'multilabel', '--dataset', 'hfds/x'],
     '--kd-model-name': ['--kd-model-name', 'resnet18'],
     '--aug-splits': ['--aug-splits', '3'],
+    '--jsd-loss': ['--jsd-loss', '--aug-splits', '3'],
     '--resplit': ['--resplit'],
     '--split-bn': ['--split-bn', '--resplit'],
     '--torchscript': ['--torchscript'],

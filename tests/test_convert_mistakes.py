@@ -1,5 +1,6 @@
 """Checkpoints that `timm-debias convert` refuses, and mistakes at it: one line each, and nothing is written."""
 
+import argparse
 import os
 import pickle
 import re
@@ -10,6 +11,8 @@ import timm
 import torch
 from conversions import convert, error, save_small, tiny
 from safetensors.torch import save_file
+
+from timm_debias.cli import main
 
 
 @pytest.fixture(scope='module')
@@ -97,6 +100,14 @@ def test_keys_and_shapes_that_differ(tmp_path, capsys):
 def test_wrong_architecture(small, tmp_path, capsys):
     assert convert(small, '--arch', 'resnet10t', '--out', tmp_path / 'out') == 2
     assert 'not weights of resnet10t' in error(capsys)
+    path = tmp_path / 'run.pth.tar'  # A checkpoint of training says what was trained.
+    state = timm.create_model('test_resnet', num_classes=3).state_dict()
+    torch.save({'state_dict': state, 'args': argparse.Namespace(model='test_resnet')}, path)
+    assert convert(path, '--arch', 'resnet10t', '--out', tmp_path / 'out') == 2
+    assert 'not weights of resnet10t with 3 classes, but of test_resnet' in error(capsys)
+    flags = ['--model', 'resnet10t', '--num-classes', '3', '--device', 'cpu', '--checkpoint', str(path)]
+    assert main(['validate', '--dataset', 'shapes_textures', *flags]) == 2
+    assert "not weights of resnet10t, but of test_resnet: 'conv1" in capsys.readouterr().err
     assert convert(small, '--arch', 'test_resnett', '--out', tmp_path / 'out') == 2
     assert "Did you mean 'test_resnet" in error(capsys)
 

@@ -115,13 +115,23 @@ def test_yaml_mistakes(tmp_path, text, message):
         (['--coun', '3'], "Did you mean '--count'"),
         (['--count', 'ten'], 'invalid int value'),
         (['--mode', 'z'], 'invalid choice'),
-        (['-c', 'missing.yaml'], 'missing.yaml: No such file'),
+        (['-c', 'missing.yaml'], '-c missing.yaml: no such file.'),
     ],
 )
 def test_command_line_mistakes(argv, message):
     with pytest.raises(DebiasError) as caught:
         parse(*argv)
     assert message in str(caught.value)
+
+
+def test_near_names(tmp_path):
+    (tmp_path / 'resnet50.yaml').write_text('')
+    with pytest.raises(DebiasError, match=r"resnet5\.yaml: no such file\. Did you mean 'resnet50\.yaml'\?"):
+        parse('-c', str(tmp_path / 'resnet5.yaml'))
+    made = Parser(prog='test')
+    made.add_argument('kind', choices=['corrupted', 'stylized'])
+    with pytest.raises(DebiasError, match=r"\(choose from .*stylized'?\)\. Did you mean 'corrupted'\?"):
+        made.parse_args(['corupted'])
 
 
 @pytest.mark.parametrize(

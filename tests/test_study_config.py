@@ -96,7 +96,7 @@ def test_recipe(tmp_path):
     assert {key: run.train[key] for key in ('epochs', 'lr', 'debias')} == {'epochs': 90, 'lr': 0.1, 'debias': False}
     run = expand(read_study(write(tmp_path, ('train/recipe', 'recipes/a.yaml'))))[1]
     assert (run.train['epochs'], run.train['lr']) == (8, 0.1)
-    with pytest.raises(DebiasError, match=r'methods: plain: recipe .*absent\.yaml: No such file'):
+    with pytest.raises(DebiasError, match=r'methods: plain: recipe .*absent\.yaml: no such file'):
         read_study(write(tmp_path, ('methods/plain', {'recipe': 'absent.yaml'})))
 
 
@@ -278,7 +278,7 @@ def test_weights_of_a_run_that_is_not_finished(tmp_path, flag):
 
 def test_no_study(tmp_path, capsys):
     assert main(['study', str(tmp_path / 'absent.yaml')]) == 2
-    assert 'absent.yaml: No such file' in capsys.readouterr().err
+    assert 'absent.yaml: no such file' in capsys.readouterr().err
     (tmp_path / 'evil.yaml').write_text('!!python/object/apply:os.system ["true"]')
     assert main(['study', str(tmp_path / 'evil.yaml')]) == 2
     assert 'not a YAML file' in capsys.readouterr().err

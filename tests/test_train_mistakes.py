@@ -78,6 +78,7 @@ def refused(capsys, tmp_path, monkeypatch):
         (['--debias', '--debias-style-dir', '.', '--debias-gamma', '0.5'], ['--debias-gamma 0.5', 'have none']),
         (['--debias-multi-grid'], ['--debias-multi-grid', 'without --debias']),
         (['--sched', 'warmup_multistep'], ['warmup_multistep', '--sched-on-updates']),
+        (['--debias', '--jsd-loss'], ['--jsd-loss does not go with --debias', '--aa augmix-m3-w3']),
         (['--debias', '--bce-loss', '--bce-target-thresh', '0.2'], ['--bce-target-thresh', '--debias']),
         (['--debias', '--debias-mode', 'shape', '--debias-gamma', '0.5'], ['--debias-mode shape', '--debias-gamma']),
         (['--debias-alpha', '0.3'], ['--debias-alpha', 'without --debias']),
@@ -189,7 +190,7 @@ def test_unreadable_images(refused, folder):
 
 def test_different_classes_in_validation(refused, folder):
     shutil.move(folder / 'val' / 'dog', folder / 'val' / 'wolf')
-    refused(['--data-dir', folder, *COMMON], 'only in training: dog', 'only in validation: wolf')
+    refused(['--data-dir', folder, *COMMON], 'only in training: dog', 'only in validation: wolf', str(folder / 'val'))
 
 
 def test_yaml_with_unknown_key(refused, folder, tmp_path):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from . import __version__
-from .errors import DebiasError
+from .errors import DebiasError, did_you_mean
 from .escaping import one_line
 
 COMMANDS = {
@@ -46,6 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for name, (_, description) in COMMANDS.items():
         commands.add_parser(name, help=description, add_help=False)
+    words = sys.argv[1:] if argv is None else argv
+    if words and not words[0].startswith('-') and words[0] not in COMMANDS:
+        hint = did_you_mean(words[0], COMMANDS)
+        print(f"timm-debias: error: unknown command '{one_line(words[0])}'. {hint}", file=sys.stderr)
+        return 2
     args, rest = parser.parse_known_args(argv)
     return run(args.command, rest)
 

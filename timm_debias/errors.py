@@ -44,12 +44,17 @@ def is_of_the_machine(error: BaseException) -> bool:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a sentence that names the known names nearest to `name`, or all of them where none is near."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    if near:
-        return f'Did you mean {_enumerate(near)}?'
+    if words := near_names(name, known):
+        return words
     if len(known) > 20:
         return ''
     return f'Known: {", ".join(known)}.'
+
+
+def near_names(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the known names nearest to `name`, empty where none is near."""
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+    return f'Did you mean {_enumerate(near)}?' if near else ''
 
 
 def _enumerate(names: list[str]) -> str:

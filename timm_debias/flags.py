@@ -12,6 +12,7 @@ nobody sees argparse. The docstring's first line is the title of the group in `-
 import argparse
 import dataclasses
 import math
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,12 @@ from typing import Any, NoReturn, TypeVar
 
 from timm import utils
 
-from .errors import DebiasError, did_you_mean, reason
+from .errors import DebiasError, did_you_mean, near_names, reason
 from .untrusted import parse_yaml, read_text
 
 Config = TypeVar('Config')
+
+_INVALID_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)$")
 
 
 def flag(default: Any, help: str, *names: str, executes: Callable[[Any], bool] | None = None, **options: Any) -> Any:
@@ -119,6 +122,9 @@ class Parser(argparse.ArgumentParser):
             known = {*self._option_string_actions, *self.others}
             hints = [did_you_mean(word.split('=')[0], known) for word in unknown]
             message = ' '.join([message + '.', *filter(None, hints)])
+        elif choice := _INVALID_CHOICE.search(message):
+            hint = near_names(choice[1], re.findall(r"[^\s',]+", choice[2]))
+            message = f'{message}. {hint}' if hint else message
         raise DebiasError(message)
 
 
@@ -176,6 +182,9 @@ def read_yaml(path: Path, where: str) -> dict[str, Any]:
     """
     try:
         values = parse_yaml(read_text(path))
+    except FileNotFoundError as error:
+        siblings = [file.name for file in path.parent.glob('*.y*ml')]
+        raise DebiasError(f'{where}: no such file. {near_names(path.name, siblings)}'.rstrip()) from error
     except OSError as error:
         raise DebiasError(f'{where}: {error.strerror or error}') from error
     except ValueError as error:

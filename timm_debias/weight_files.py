@@ -45,8 +45,9 @@ def load_torch_file(path: Path, allow: Iterable[type] = ()) -> object:
             ) from error
         # What torch says next is how to execute the file.
         words = str(error).strip().partition(' Re-running')[0]
-        reason = words.splitlines()[0] if words else type(error).__name__
-        raise DebiasError(f'{path}: half-written, damaged, or not a file of torch.save ({reason})') from error
+        # On garbage it may be the number of a byte.
+        said = f' ({words.splitlines()[0]})' if words and not words.isdigit() else ''
+        raise DebiasError(f'{path}: half-written, damaged, or not a file of torch.save{said}') from error
 
 
 def check_archive(path: Path, checksums: bool = True) -> None:

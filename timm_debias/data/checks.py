@@ -128,7 +128,7 @@ def check_images(paths: Sequence[str]) -> None:
 
 
 def check_same_classes(train: Any, validation: Any) -> None:
-    """Raise `DebiasError` where two image folders give different numbers to their classes."""
+    """Raise `DebiasError` where two sets of images give different numbers to their classes."""
     ours, theirs = class_names(train), class_names(validation)
     if ours is None or theirs is None or ours == theirs:
         return
@@ -138,7 +138,14 @@ def check_same_classes(train: Any, validation: Any) -> None:
         for where, names in (('training', only_train), ('validation', only_validation))
         if names
     ]
-    raise DebiasError(f'training and validation have different class folders ({"; ".join(differences)})')
+    raise DebiasError(
+        f'training and validation have different class folders ({"; ".join(differences)}): {_root(train)}, '
+        f'{_root(validation)}; both need a folder of images for each class'
+    )
+
+
+def _root(dataset: Any) -> Any:
+    return getattr(dataset, 'reader', dataset).root
 
 
 def class_names(dataset: Any) -> list[str] | None:

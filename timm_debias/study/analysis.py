@@ -31,8 +31,8 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """'better', 'worse' or 'undecided', by the 95 % interval; '' where neither direction is better."""
-        if self.measure.better == 'none':
+        """'better', 'worse' or 'undecided', by the 95 % interval; '' for one seed, or where neither direction is."""
+        if self.measure.better == 'none' or self.points.count == 1:
             return ''
         if not self.points.excludes_zero:
             return 'undecided'

@@ -155,8 +155,12 @@ def _list(runs: Sequence[Run], folder: Path, stored: Stored | None) -> None:
         epochs = check_values(given, parser, f'{run.name}: train.py').get('epochs', ScheduleConfig().epochs)
         total += epochs
         status = 'stored' if stored is not None and run.name in stored.rows else state_of(folder, run)['status']
-        print(f'{run.name}: {status}, {epochs} epochs')
-    print(f'{len(runs)} runs, {total:,} epochs')
+        print(f'{run.name}: {status}, {_counted(epochs, "epoch")}')
+    print(f'{_counted(len(runs), "run")}, {_counted(total, "epoch")}')
+
+
+def _counted(number: int, noun: str) -> str:
+    return f'{number:,} {noun}' + ('' if number == 1 else 's')
 
 
 def _variables(items: Sequence[str], output: Path) -> dict[str, str]:

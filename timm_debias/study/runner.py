@@ -212,6 +212,7 @@ class _Pool:
         known |= {'processes': self._launch.processes, 'versions': versions}
         write_state(folder, known | {'status': 'started'})
         _write_flags(run, folder, self._launch)
+        _logger.info(f'{run.name}: started, its log is {folder / LOG}')
         code, reason = 0, ''
         for command in _commands(folder, self._launch.processes):
             if not code:

@@ -31,6 +31,8 @@ def check_config(config: TrainConfig) -> None:
     if config.distill.kd_model_name is not None:
         check_model_name(config.distill.kd_model_name)
     check_device(config.device.device)
+    if config.debias.debias:
+        refuse_with_debias(config)
     check_combinations(config)
     check_trackers(config)
     check_fsdp(config)

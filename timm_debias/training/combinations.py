@@ -30,6 +30,10 @@ REFUSED_WITH_DEBIAS: dict[str, tuple[Callable[[TrainConfig], bool], str]] = {
         lambda config: config.augment.aug_splits > 0,
         "copies of an image would be each other's texture partners; try --aa augmix-m3-w3 instead",
     ),
+    '--jsd-loss': (
+        lambda config: config.task.loss == 'jsd',
+        "it compares copies of an image, which would be each other's texture partners; try --aa augmix-m3-w3 instead",
+    ),
     '--resplit': (
         lambda config: config.augment.resplit,
         'its split of the batch is not that into clean and stylised images',

@@ -73,9 +73,10 @@ def load_as_timm(network: Any, path: str, flag: str, arch: str, use_ema: bool, o
 def _misfit(path: Path, network: Any, arch: str, otherwise: str) -> str | None:
     """Return why a checkpoint does not fit; None where its weights do, or cannot be looked at."""
     try:
-        state = read_checkpoint(path).state
+        checkpoint = read_checkpoint(path)
     except DebiasError:
         return None
+    state = checkpoint.state
     classifier = _names(network.pretrained_cfg.get('classifier'))
     classes, expected = _count_rows(classifier, state), network.state_dict()
 
@@ -88,7 +89,15 @@ def _misfit(path: Path, network: Any, arch: str, otherwise: str) -> str | None:
             f'{otherwise}'
         )
     reason = difference(state, expected)
-    return f'not weights of {arch}: {reason}' if reason is not None else None
+    return f'not weights of {arch}{_trained_as(checkpoint, arch)}: {reason}' if reason is not None else None
+
+
+def _trained_as(checkpoint: Checkpoint, arch: str) -> str:
+    """Return words on the architecture that was trained, where the checkpoint says that it was another."""
+    trained = checkpoint.args.get('model')
+    if not isinstance(trained, str) or trained.split('.')[0] == arch.split('.')[0]:
+        return ''
+    return f', but of {shorten(trained, 100)}'
 
 
 def fit(checkpoint: Checkpoint, network: nn.Module, arch: str) -> StateDict:
@@ -108,7 +117,10 @@ def fit(checkpoint: Checkpoint, network: nn.Module, arch: str) -> StateDict:
     renamed = _renamed_by_timm(checkpoint.state, arch, network)
     if renamed is not None and difference(renamed, expected) is None:
         return renamed
-    raise DebiasError(f'{checkpoint.path}: {reason}; not weights of {arch} with {network.num_classes} classes')
+    raise DebiasError(
+        f'{checkpoint.path}: {reason}; not weights of {arch} with '
+        f'{network.num_classes} classes{_trained_as(checkpoint, arch)}'
+    )
 
 
 def with_numbers_of_batches(state: StateDict, expected: Mapping[str, torch.Tensor]) -> StateDict:
