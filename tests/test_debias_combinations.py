@@ -21,8 +21,9 @@ from timm_debias.machine import Machine
 from timm_debias.multi_grid import MultiGrid
 from timm_debias.training.bad_images import Report
 from timm_debias.training.data import build_datasets, build_train_loader
-from timm_debias.training.loop import Meters, Run, train_one_epoch
+from timm_debias.training.loop import Run, train_one_epoch
 from timm_debias.training.main import build_parser, config_from_args
+from timm_debias.training.meters import Meters
 from timm_debias.training.optim import build_optimizer
 
 LABELS = torch.arange(8)

@@ -16,8 +16,9 @@ from timm_debias.machine import Machine
 from timm_debias.training import loop
 from timm_debias.training.bad_images import Report
 from timm_debias.training.checkpoint import read_checkpoint
-from timm_debias.training.loop import Meters, Run, settle, train_one_epoch
+from timm_debias.training.loop import Run, settle, train_one_epoch
 from timm_debias.training.main import build_parser, config_from_args
+from timm_debias.training.meters import Meters
 from timm_debias.training.nonfinite import MAX_SKIPPED, HostFlag
 from timm_debias.training.optim import build_optimizer
 from timm_debias.training.precision import LossScaler

@@ -14,7 +14,8 @@ from timm_debias.cli import main
 from timm_debias.machine import Machine
 from timm_debias.progress import duration
 from timm_debias.training import progress as progress_module
-from timm_debias.training.loop import Meters, Run
+from timm_debias.training.loop import Run
+from timm_debias.training.meters import Meters
 
 NAMES = ('loss', 'loss_clean', 'loss_stylised', 'top1_clean', 'top1_stylised')
 

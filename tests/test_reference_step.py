@@ -24,8 +24,9 @@ from timm_debias.mix import draw_partners
 from timm_debias.stylizers import Stylizer
 from timm_debias.training import debias as debias_module
 from timm_debias.training.bad_images import Report
-from timm_debias.training.loop import Meters, Run, train_one_epoch
+from timm_debias.training.loop import Run, train_one_epoch
 from timm_debias.training.main import build_parser, config_from_args
+from timm_debias.training.meters import Meters
 from timm_debias.training.model import build_model, build_task, resolve_input
 from timm_debias.training.optim import build_optimizer, build_scheduler, resolve_lr
 from timm_debias.training.state import Position, set_schedule

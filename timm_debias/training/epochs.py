@@ -12,7 +12,8 @@ from ..ranks import gather, on_primary
 from .bad_images import BAD_IMAGES, update_bad_images
 from .checkpoint import unwritable
 from .config import TrainConfig
-from .loop import Meters, Run, settle, train_one_epoch
+from .loop import Run, settle, train_one_epoch
+from .meters import Meters
 from .randomness import kept_random_state
 from .saver import Saver
 from .signals import Stopped

@@ -1,14 +1,11 @@
 """One epoch of training, read from top to bottom."""
 
-import math
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from timm.task.task import TrainingTask
 from timm.utils import dispatch_clip_grad
 
@@ -18,9 +15,10 @@ from ..task import DebiasTask
 from .batches import batch_length, loss_scale
 from .config import TrainConfig
 from .freeze import train_classifier
+from .meters import Meters
 from .nonfinite import Batch, FiniteGuard
 from .precision import LossScaler
-from .progress import MEASURES, Progress
+from .progress import Progress
 from .randomness import set_random_states
 from .seeded_loader import SeededLoader
 from .signals import StopSignals
@@ -46,7 +44,7 @@ class Run:
     mean_batch_size: float = 1.0
     on_log: Callable[[torch.Tensor, int, int], None] | None = None
     """Called as (images, epoch, update) whenever a line is logged, in the primary process."""
-    on_update: Callable[[int, int, 'Meters'], None] | None = None
+    on_update: Callable[[int, int, Meters], None] | None = None
     """Called as (epoch, batches so far, meters) after each update but the last of an epoch, in every process."""
     trackers: Trackers | None = None
     """Where the figures of each update go, in the primary process."""
@@ -70,7 +68,7 @@ class Run:
         return -(-len(self.loader) // self.config.model.grad_accum_steps)
 
 
-def train_one_epoch(run: Run, epoch: int, meters: 'Meters', first_batch: int = 0) -> None:
+def train_one_epoch(run: Run, epoch: int, meters: Meters, first_batch: int = 0) -> None:
     """Train for one epoch, or from one of its batches on.
 
     Args:
@@ -123,7 +121,7 @@ def train_one_epoch(run: Run, epoch: int, meters: 'Meters', first_batch: int = 0
         run.optimizer.sync_lookahead()
 
 
-def settle(run: Run, meters: 'Meters') -> bool:
+def settle(run: Run, meters: Meters) -> bool:
     """Wait until it is known whether the last update was finite; return whether it was not and is undone.
 
     To be called before anything is saved.
@@ -142,7 +140,7 @@ def settle(run: Run, meters: 'Meters') -> bool:
     return undone is not None
 
 
-def _accumulate(run: Run, batch: Batch, is_last: bool, meters: 'Meters') -> None:
+def _accumulate(run: Run, batch: Batch, is_last: bool, meters: Meters) -> None:
     """Add the gradients of a batch to those of its update."""
     update = run.guard.update
     if isinstance(run.task, DebiasTask) and update is not None:
@@ -162,7 +160,7 @@ def _accumulate(run: Run, batch: Batch, is_last: bool, meters: 'Meters') -> None
     run.progress.add(result, length)
 
 
-def _compute_again(run: Run, meters: 'Meters') -> None:
+def _compute_again(run: Run, meters: Meters) -> None:
     """Compute the gradients of the update that has begun from its batches, with the same random numbers."""
     assert run.guard.update is not None
     batches = run.guard.update.batches
@@ -212,56 +210,3 @@ def _synchronize(run: Run) -> None:
     device = run.machine.device.type
     if run.config.device.synchronize_step and device in ('cuda', 'npu'):
         getattr(torch, device).synchronize()
-
-
-class Meters:
-    """Means over the images of an epoch, summed on the device so that no step waits for the host.
-
-    Attributes:
-        sums: Sums of the results over the images of this process.
-        count: Number of those images.
-        skipped: Updates that were undone because they were not finite.
-        bad: Rows of this process's images that could not be read (`BadImage.row`).
-    """
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.sums: dict[str, torch.Tensor] = {}
-        self.count = 0
-        self.skipped = 0
-        self.bad: list[list[str]] = []
-
-    def update(self, result: dict[str, torch.Tensor], count: int) -> None:
-        """Add the results of a task for a batch of `count` images."""
-        self.count += count
-        for name in MEASURES:
-            if name in result:
-                # float32 on the device: MPS has no float64, and an epoch's sum keeps 6 digits.
-                value = result[name].detach().float() * count
-                self.sums[name] = self.sums[name] + value if name in self.sums else value
-
-    def compute(self) -> 'OrderedDict[str, float]':
-        """Return the means over the images of all processes, NaN of none; to be called by all."""
-        if not self.machine.distributed:
-            return OrderedDict((name, total.item() / (self.count or math.nan)) for name, total in self.sums.items())
-        totals = torch.stack([*self.sums.values(), torch.tensor(float(self.count), device=self.machine.device)])
-        dist.all_reduce(totals)
-        *sums, count = totals.tolist()
-        return OrderedDict((name, total / (count or math.nan)) for name, total in zip(self.sums, sums, strict=True))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the sums of this process."""
-        return {'sums': dict(self.sums), 'count': self.count, 'skipped': self.skipped, 'bad': list(self.bad)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        self.sums = {name: total.to(self.machine.device) for name, total in state['sums'].items()}
-        self.count = state['count']
-        # Not in checkpoints of earlier versions.
-        self.skipped, self.bad = state.get('skipped', 0), list(state.get('bad', []))
-
-    def undo(self, state: dict[str, Any]) -> None:
-        """Go back to the sums and the count before an update that is undone, and count that."""
-        self.sums = {name: state['sums'].get(name, torch.zeros_like(total)) for name, total in self.sums.items()}
-        self.count = state['count']
-        self.skipped += 1

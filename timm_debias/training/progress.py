@@ -2,23 +2,35 @@
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
+from timm.task.task import TrainingTask
 
+from ..machine import Machine
 from ..progress import duration
 from ..ranks import on_primary
 from ..task import DebiasTask
+from .meters import MEASURES, Meters
 from .stage_timer import StageTimer
-
-if TYPE_CHECKING:
-    from .loop import Meters, Run
+from .trackers import Trackers
 
 _logger = logging.getLogger(__name__)
 
-MEASURES = ('loss', 'loss_clean', 'loss_stylised', 'top1_clean', 'top1_stylised')
-"""Entries of a task's result that are told, where the task gives them."""
+
+class Told(Protocol):
+    """What `Progress` asks of a run."""
+
+    machine: Machine
+    task: TrainingTask
+    optimizer: torch.optim.Optimizer
+    num_epochs: int
+    trackers: Trackers | None
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Number of optimizer updates in an epoch."""
 
 
 class Progress:
@@ -35,7 +47,7 @@ class Progress:
         run: What trains.
     """
 
-    def __init__(self, run: 'Run') -> None:
+    def __init__(self, run: Told) -> None:
         self.run = run
         self.timer: StageTimer | None = None
         device = run.machine.device
@@ -48,7 +60,7 @@ class Progress:
         self._between_epochs = 0.0
         self._epoch_end: float | None = None
 
-    def begin(self, epoch: int, meters: 'Meters', first_update: int) -> None:
+    def begin(self, epoch: int, meters: Meters, first_update: int) -> None:
         """Begin an epoch, or go on in it from an update."""
         self.epoch, self.meters, self.first_update = epoch, meters, first_update
         self.start = self.last = time.monotonic()

@@ -16,7 +16,8 @@ from ..errors import DebiasError, reason
 from ..ranks import gather
 from .checkpoint import ENTRY
 from .fsdp import shared_out, whole
-from .loop import Meters, Run
+from .loop import Run
+from .meters import Meters
 from .randomness import derive_seed, random_states, seed_host, set_random_states
 
 _logger = logging.getLogger(__name__)

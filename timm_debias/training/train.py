@@ -29,7 +29,8 @@ from .epochs import Epochs, Metrics, eval_metric
 from .eval_loader import EvalLoader
 from .fsdp import shard
 from .input_size import check_input_size
-from .loop import Meters, Run
+from .loop import Run
+from .meters import Meters
 from .model import build_model, build_task, resolve_input
 from .optim import build_optimizer, build_scheduler, last_epoch, resolve_lr
 from .precision import autocast_of, scaler_of
