@@ -140,9 +140,9 @@ def differences(study, epochs):
 
 
 def table_of(study, heading):
-    """Cells of the first table of a report below a heading."""
+    """Cells of the first table of a report below a heading: that of its first architecture."""
     report = (ROOT / f'docs/studies/{study}/report.md').read_text(encoding='utf-8')
-    return cells_of(report.split(f'\n## {heading}\n', 1)[1])
+    return cells_of(report.split(f'# {heading}\n', 1)[1])
 
 
 def cells_of(text):

@@ -24,6 +24,11 @@ def test_settings_are_those_of_the_study_file(tmp_path):
     assert '](study.yaml)' not in section(tmp_path, [row()], 'other.yaml')
 
 
+def test_an_empty_text_is_seen(tmp_path):
+    train = {'model': 'test_resnet', 'device': 'cpu', 'val_split': ''}
+    assert "`val_split: ''`" in section(tmp_path, [row()], train=train)
+
+
 def test_numbers_of_parameters(tmp_path):
     """Of the one architecture of a study, or of each in its list; data sets differ in their classes."""
     assert '`scale: [0.5, 1.0]`; 1.23 million parameters.\n' in section(tmp_path, [row(millions=1.23)])

@@ -53,8 +53,9 @@ def build(
         blocks.append(Figure(SAMPLES, 'Images of the tests', samples))
     if study.discussion.strip():
         blocks += [Heading(2, 'What holds, and what does not'), Text(study.discussion)]
+    several = len(study.data) > 1 or len(study.models) > 1  # Though one may have run yet.
     for group in groups:
-        blocks += _group(group, several=len(groups) > 1)
+        blocks += _group(group, several)
     blocks += _unfinished(rows)
     blocks += [Heading(2, 'What was trained'), Text(describe_settings(study, linked, _sizes(rows)))]
     blocks += [Heading(2, 'How it was measured'), Text(_protocols(study, measured))]

@@ -48,4 +48,4 @@ def _flags(flags: Mapping[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     words = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return ' '.join(words.replace('`', "'").split())
+    return ' '.join(words.replace('`', "'").split()) or "''"
