@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from timm_debias import DebiasError
+from timm_debias.checks import DATA_FLAGS
+from timm_debias.flags import parse_with_yaml
 from timm_debias.training.checks import check_config
 from timm_debias.training.combinations import REFUSED_WITH_DEBIAS
 from timm_debias.training.main import build_parser, config_from_args
@@ -47,6 +49,9 @@ def test_refused_with_debias_alone(flag):
     check(*WITH_DEBIAS[flag])  # Without --debias, nothing is wrong with it.
     with pytest.raises(DebiasError, match=r'does not go with --debias: .{20}'):
         check(*WITH_DEBIAS[flag], '--debias')
+    given, _ = REFUSED_WITH_DEBIAS[flag]  # Where two are refused, the error is of the first.
+    assert given(config_from_args(build_parser().parse_args([*COMMON, *WITH_DEBIAS[flag], '--debias'])))
+    assert not given(config_from_args(build_parser().parse_args([*COMMON, '--debias'])))
 
 
 def test_torchscript_goes_with_debias_where_there_is_nothing_to_switch():
@@ -143,8 +148,16 @@ def test_two_names_of_one_rate():
         check('--drop-connect', '0.1', '--drop-path', '0.2')
 
 
-def test_two_data_sets():
+def test_two_data_sets(tmp_path):
+    """On the command line; one there replaces that of a file, such as timm's args.yaml, whichever flag had named it."""
     check('a', '--data-dir', 'a')
+    for key, argv in (('data', ['--data-dir', 'mine']), ('data_dir', ['mine'])):
+        (tmp_path / 'args.yaml').write_text(f'{key}: theirs\n')
+        words = ['-c', str(tmp_path / 'args.yaml'), *argv]
+        data = config_from_args(parse_with_yaml(build_parser(), words, same=DATA_FLAGS)).data
+        assert {data.data, data.data_dir} == {'mine', None}
+        data = config_from_args(parse_with_yaml(build_parser(), words[:2], same=DATA_FLAGS)).data
+        assert {data.data, data.data_dir} == {'theirs', None}
     with pytest.raises(DebiasError, match="two data sets are named, 'a' and --data-dir 'b': give one of them"):
         check('a', '--data-dir', 'b')
 

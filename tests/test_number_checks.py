@@ -69,11 +69,6 @@ def test_not_below_1(argv):
         check(argv)
 
 
-def test_one_beta():
-    with pytest.raises(DebiasError, match=r'--opt-betas is 0\.9 alone; expected two, such as 0\.9 0\.999'):
-        check('--opt adam --opt-betas 0.9')
-
-
 @pytest.mark.parametrize('schedule', ['multistep', 'warmup_multistep --sched-on-updates'])
 def test_milestones_in_another_order(schedule):
     """timm would decay by all of them at the first."""

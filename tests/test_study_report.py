@@ -18,7 +18,6 @@ from timm_debias import DebiasError
 from timm_debias.cli import main
 from timm_debias.corruptions import MAIN
 from timm_debias.study.analysis import group_rows
-from timm_debias.study.blocks import Text, to_markdown
 from timm_debias.study.collect import Collected, Row, collect, format_csv, read_csv, read_stored, store
 from timm_debias.study.config import read_study
 from timm_debias.study.figures import draw_group
@@ -340,18 +339,6 @@ def test_validation_accuracy_is_that_of_the_weights_that_were_measured(tmp_path)
         state = json.loads((tmp_path / checkpoint / run.name / 'run.json').read_text())
         (tmp_path / checkpoint / run.name / 'run.json').write_text(json.dumps(state | {'checkpoint': run.checkpoint}))
         assert collect([run], tmp_path / checkpoint).rows[0].figures['validation_top1'] == top1
-
-
-def test_tags_in_texts(tmp_path):
-    """They open none, and what stands between backticks stays as it is."""
-    texts = {
-        'Give `--x <DIR>` a <b>folder</b>.': 'Give `--x <DIR>` a &lt;b>folder&lt;/b>.',
-        'Escaped \\`<b>`, three ```<b>`, two `<b>``, over\n`lines <b>\n`': (
-            'Escaped \\`&lt;b>`, three ```&lt;b>`, two `&lt;b>``, over\n`lines &lt;b>\n`'
-        ),
-    }
-    for text, shown in texts.items():
-        assert to_markdown([Text(text)]) == f'{shown}\n'
 
 
 def test_corruptions_that_no_two_methods_share(tmp_path):

@@ -106,6 +106,7 @@ def refused(capsys, tmp_path, monkeypatch):
         (['--debias', '--reprob', '0.2', '--remode', 'foo'], ['--remode', "'foo'", 'pixel']),
         (['--debias', '--reprob', '0.2', '--recount', '-1'], ['--recount is -1', 'at least 1']),
         (['--opt', 'sgdd'], ["unknown optimizer 'sgdd'", "'sgd'"]),
+        (['--opt', 'adam', '--opt-betas', '0.9'], ['--opt adam takes more --opt-betas than 0.9']),
         (['--sched', 'cosin'], ["unknown schedule 'cosin'", "'cosine'"]),
         (['--resume', 'nowhere.pth'], ["--resume 'nowhere.pth'", 'no such file']),
         (['--initial-checkpoint', 'nowhere.pth'], ["--initial-checkpoint 'nowhere.pth'"]),

@@ -10,6 +10,9 @@ from .errors import DebiasError, did_you_mean, told_as
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
 """Ways to resize an image that timm's transforms know by name."""
 
+DATA_FLAGS = ('data', 'data_dir')
+"""timm's two flags for the folder of images."""
+
 _MAX_SEED = 2**32 - 1
 
 

@@ -128,13 +128,16 @@ class Parser(argparse.ArgumentParser):
         raise DebiasError(message)
 
 
-def parse_with_yaml(parser: Parser, argv: Sequence[str] | None, executes: bool = True) -> argparse.Namespace:
+def parse_with_yaml(
+    parser: Parser, argv: Sequence[str] | None, executes: bool = True, same: Sequence[str] = ()
+) -> argparse.Namespace:
     """Parse `argv`; the YAML file named by `-c/--config` gives defaults that flags on the command line override.
 
     Args:
         parser: The parser.
         argv: The command line.
         executes: Whether the command may execute what flags name; the file must name nothing then.
+        same: Flags that say the same thing: one on the command line overrides the others of the file, too.
 
     Raises:
         DebiasError: a mistake on the command line or in the file.
@@ -142,10 +145,16 @@ def parse_with_yaml(parser: Parser, argv: Sequence[str] | None, executes: bool =
     config_parser = Parser(add_help=False)
     config_parser.add_argument('-c', '--config', default='')
     known, remaining = config_parser.parse_known_args(argv)
-    if known.config:
-        where = f'-c {known.config}'
-        parser.set_defaults(**check_values(read_yaml(Path(known.config), where), parser, where, executes))
-    return parser.parse_args(remaining)
+    if not known.config:
+        return parser.parse_args(remaining)
+    where = f'-c {known.config}'
+    defaults = {name: parser.get_default(name) for name in same}
+    parser.set_defaults(**check_values(read_yaml(Path(known.config), where), parser, where, executes))
+    args = parser.parse_args(remaining)
+    given = [name for name in same if getattr(args, name) != parser.get_default(name)]
+    for name in set(same).difference(given) if given else ():
+        setattr(args, name, defaults[name])
+    return args
 
 
 def command_line(parser: Parser, values: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .checks import DATA_FLAGS
 from .errors import DebiasError, told_as
 from .flags import Parser, add_flags, config_from, flag, parse_with_yaml
 from .training.checks import check_config
@@ -114,7 +115,7 @@ def check_job(config: SubmitConfig) -> None:
 def check_training(training: Sequence[str]) -> None:
     """Raise `DebiasError` for what train.py would refuse, before a job waits for hours to find it out."""
     own = build_parser()._option_string_actions
-    config: TrainConfig = config_from_args(parse_with_yaml(build_training_parser(own), training))
+    config: TrainConfig = config_from_args(parse_with_yaml(build_training_parser(own), training, same=DATA_FLAGS))
     if config.model.resume != 'auto' or not config.run.experiment:
         raise DebiasError('give train.py --experiment NAME and --resume auto, so that the job goes on where it was')
     # The machine that submits need not have a GPU.

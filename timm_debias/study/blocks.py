@@ -65,13 +65,8 @@ def _markdown(block: Block) -> str:
 
 
 def _no_html(text: str) -> str:
-    """Return Markdown whose `<` begin no tag; those of a study and of its results are texts of anyone.
-
-    Between two single backticks, neither of them escaped, Markdown shows a `<` as it is.
-    """
-    parts = re.split(r'(?<![`\\])(`[^`\n]+`)(?!`)', text)
-    parts[::2] = [re.sub('<(?=[A-Za-z/!?])', '&lt;', part) for part in parts[::2]]
-    return ''.join(parts)
+    """Return Markdown whose `<` begin no tag; those of a study and of its results are texts of anyone."""
+    return re.sub('<(?=[A-Za-z/!?])', '&lt;', text)
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:

@@ -8,6 +8,7 @@ from typing import get_type_hints
 import torch
 import yaml
 
+from ..checks import DATA_FLAGS
 from ..data.factory import SHAPES_TEXTURES
 from ..flags import Parser, add_config_flag, add_flags, config_from, parse_with_yaml
 from ..log import setup_logging
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         DebiasError: a mistake in the flags or the data, found before any training.
     """
     setup_logging()
-    args = parse_with_yaml(build_parser(), argv)
+    args = parse_with_yaml(build_parser(), argv, same=DATA_FLAGS)
     args_text = yaml.safe_dump(vars(args), default_flow_style=False)
     config = config_from_args(args)
     import_device_modules(config.device.device_modules)
@@ -65,7 +66,7 @@ def config_from_args(args: argparse.Namespace) -> TrainConfig:
     """Sort the parsed flags into the configuration of each concern, and fill in what depends on others.
 
     Raises:
-        DebiasError: two flags that name different losses or weights.
+        DebiasError: two flags that name different losses, weights or rates.
     """
     hints = get_type_hints(TrainConfig)
     return fill_defaults(

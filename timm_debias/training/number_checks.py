@@ -59,8 +59,6 @@ def check_numbers(config: TrainConfig) -> None:
                 if not bounds.holds(number):
                     raise DebiasError(f'{name_of(field)} is {number:g}; expected {bounds.words}')
     check_seed(config.run.seed)
-    betas, milestones = config.optimizer.opt_betas, config.schedule.decay_milestones
-    if betas is not None and len(betas) < 2:
-        raise DebiasError(f'--opt-betas is {betas[0]:g} alone; expected two, such as 0.9 0.999')
+    milestones = config.schedule.decay_milestones
     if milestones != sorted(milestones):
         raise DebiasError(f'--decay-milestones is {" ".join(map(str, milestones))}; expected the earlier epochs first')

@@ -50,6 +50,9 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimi
         return create_optimizer_v2(model, **options, **config.optimizer.opt_kwargs)
     except (AssertionError, ValueError, TypeError) as error:
         raise DebiasError(f'--opt {config.optimizer.opt}: {reason(error)}') from error
+    except IndexError as error:  # Some take one beta, most two, and a few three.
+        betas = ' '.join(f'{beta:g}' for beta in config.optimizer.opt_betas or [])
+        raise DebiasError(f'--opt {config.optimizer.opt} takes more --opt-betas than {betas}') from error
 
 
 def last_epoch(config: TrainConfig, num_epochs: int) -> int:

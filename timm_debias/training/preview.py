@@ -34,14 +34,13 @@ def save_preview(task: TrainingTask, folder: Path, images: torch.Tensor, epoch: 
     Raises:
         DebiasError: a picture cannot be written.
     """
-    batch = folder / f'train-batch-{update}.jpg'
     try:
-        with atomic_path(batch) as path:
+        with atomic_path(folder / f'train-batch-{update}.jpg') as path:
             save_image(images.float(), path, padding=0, normalize=True)
         if isinstance(task, DebiasTask):
             _save_pairs(task, folder / f'shape-texture-{update}.png', images, epoch)
     except OSError as error:
-        raise unwritable(batch, error) from error
+        raise unwritable(folder, error) from error
 
 
 def _save_pairs(task: DebiasTask, path: Path, images: torch.Tensor, epoch: int) -> None:

@@ -209,7 +209,7 @@ def _run_dir(config: TrainConfig, input_config: dict[str, Any]) -> Path:
     )
     run_dir = Path(config.run.output or './output/train') / name
     resume = config.model.resume
-    goes_on = resume == 'auto' or (resume != '' and Path(resume).resolve().parent == run_dir.resolve())
+    goes_on = resume == 'auto' or (resume != '' and Path(resume).parent.resolve() == run_dir.resolve())
     if not goes_on and any(run_dir.glob('*.pth.tar')):
         raise DebiasError(f'{run_dir} holds a run already: choose another --experiment, or go on with --resume auto')
     try:
@@ -227,7 +227,7 @@ def _saver(config: TrainConfig, run_dir: Path, checkpoint: tuple[Path, dict[str,
     except OSError as error:
         raise unwritable(run_dir / 'args.yaml', error) from error
     saver = Saver(run_dir, eval_metric(config) == 'loss', config.run.checkpoint_hist)
-    if checkpoint is not None and checkpoint[0].resolve().parent == run_dir.resolve():
+    if checkpoint is not None and checkpoint[0].parent.resolve() == run_dir.resolve():
         saver.restore(run_dir / checkpoint[0].name, checkpoint[1])
     return saver
 

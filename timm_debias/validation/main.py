@@ -15,7 +15,7 @@ import torch
 from timm.data import create_loader, create_naflex_loader
 from timm.utils import random_seed
 
-from ..checks import check_device
+from ..checks import DATA_FLAGS, check_device
 from ..data.checks import check_image_folder, class_names
 from ..data.factory import SHAPES_TEXTURES, create_dataset
 from ..errors import DebiasError
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     setup_logging()
     parser = build_parser()
-    config = config_from_args(parse_with_yaml(parser, argv))
+    config = config_from_args(parse_with_yaml(parser, argv, same=DATA_FLAGS))
     if config.suite.list_benchmarks:
         print(format_benchmarks(), end='')
         return 0

@@ -95,9 +95,14 @@ def _misfit(path: Path, network: Any, arch: str, otherwise: str) -> str | None:
 def _trained_as(checkpoint: Checkpoint, arch: str) -> str:
     """Return words on the architecture that was trained, where the checkpoint says that it was another."""
     trained = checkpoint.args.get('model')
-    if not isinstance(trained, str) or trained.split('.')[0] == arch.split('.')[0]:
+    if not isinstance(trained, str) or _architecture(trained) == _architecture(arch):
         return ''
     return f', but of {shorten(trained, 100)}'
+
+
+def _architecture(name: str) -> str:
+    """Return a model's name without where it is from and what it was trained on."""
+    return name.rpartition('/')[2].partition('.')[0]
 
 
 def fit(checkpoint: Checkpoint, network: nn.Module, arch: str) -> StateDict:
