@@ -107,19 +107,22 @@ def test_main_table_of_the_readme():
 def test_table_of_drawn_images_of_the_readme():
     """Every cell stands in the report that its row links: debiased training less plain training of as many images."""
     shown = cells_of(README.split('\nDebiased training on [drawn', 1)[1])
+    link = '[`shapes_textures`](docs/studies/shapes_textures/report.md)'
     compared = {
-        '[`shapes_textures`](docs/studies/shapes_textures/report.md)': ('shapes_textures', 'twice', 'debiased'),
-        '[`shapes_textures`](docs/studies/shapes_textures/report.md): batches half as large': (
-            'shapes_textures', 'twice', 'debiased, batches of 16'
+        f'{link}, ResNet': ('shapes_textures', 'twice', 'debiased', 'ResNet-10-T, its stages half as wide'),
+        f'{link}, ResNet, batches half as large': (
+            'shapes_textures', 'twice', 'debiased, batches of 16', 'ResNet-10-T, its stages half as wide'
         ),
-        '[`longer`](docs/studies/longer/report.md): both for twice as long': (
-            'longer', 'four times', 'debiased, twice the epochs'
+        '[`longer`](docs/studies/longer/report.md), ResNet, both for twice as long': (
+            'longer', 'four times', 'debiased, twice the epochs', ''
         ),
+        f'{link}, ConvNeXt': ('shapes_textures', 'twice', 'debiased', 'ConvNeXt of 5 blocks'),
+        f'{link}, ViT': ('shapes_textures', 'twice', 'debiased', 'ViT of 4 blocks on a convolutional stem'),
     }  # fmt: skip
     assert list(shown) == list(compared)
     for row, cells in shown.items():
-        study, epochs, method = compared[row]
-        against = differences(study, epochs)[method]
+        study, epochs, method, architecture = compared[row]
+        against = differences(study, epochs, architecture)[method]
         assert len(cells) > 4
         assert cells == {measure: against[measure] for measure in cells}
 
@@ -134,15 +137,16 @@ def test_minutes_of_the_readme():
     assert f'{debiased} CPU minutes a run of debiased training, {plain} of plain training of twice the epochs' in text
 
 
-def differences(study, epochs):
+def differences(study, epochs, architecture=''):
     """Cells of a report's table of differences to plain training of so many times the epochs."""
-    return table_of(study, f'Difference to plain, {epochs} the epochs')
+    return table_of(study, f'Difference to plain, {epochs} the epochs', architecture)
 
 
-def table_of(study, heading):
-    """Cells of the first table of a report below a heading: that of its first architecture."""
+def table_of(study, heading, architecture=''):
+    """Cells of the first table of a report below a heading, in the section of an architecture where it has several."""
     report = (ROOT / f'docs/studies/{study}/report.md').read_text(encoding='utf-8')
-    return cells_of(report.split(f'# {heading}\n', 1)[1])
+    section = report.split(f'\n## {architecture}\n', 1)[1] if architecture else report
+    return cells_of(section.split(f'# {heading}\n', 1)[1])
 
 
 def cells_of(text):
