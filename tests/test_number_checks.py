@@ -22,7 +22,7 @@ def check(argv: str) -> None:
     'argv',
     [
         '--workers -1', '--cooldown-epochs -5', '--patience-epochs -1',
-        '--warmup-prefix --warmup-epochs -3', '--warmup-lr -1', '--min-lr -0.1', '--weight-decay -1',
+        '--lr -0.1', '--warmup-prefix --warmup-epochs -3', '--warmup-lr -1', '--min-lr -0.1', '--weight-decay -1',
         '--epoch-repeats -1', '--mixup -0.5', '--cutmix -1', '--momentum -0.9', '--color-jitter -0.4',
     ],
 )  # fmt: skip
@@ -35,7 +35,7 @@ def test_below_0(argv):
 @pytest.mark.parametrize(
     'argv',
     [
-        '--lr 0', '--lr -0.1', '--clip-grad -1', '--clip-grad 0', '--sched step --decay-epochs 0', '--lr-cycle-mul 0',
+        '--clip-grad -1', '--clip-grad 0', '--sched step --decay-epochs 0', '--lr-cycle-mul 0',
         '--lr-base 0', '--layer-decay 0',
     ],
 )  # fmt: skip

@@ -110,10 +110,10 @@ def test_table_of_drawn_images_of_the_readme():
     link = '[`shapes_textures`](docs/studies/shapes_textures/report.md)'
     compared = {
         f'{link}, ResNet': ('shapes_textures', 'twice', 'debiased', 'ResNet-10-T, its stages half as wide'),
-        f'{link}, ResNet, batches half as large': (
+        f'{link}, ResNet, debiased in batches of 16': (
             'shapes_textures', 'twice', 'debiased, batches of 16', 'ResNet-10-T, its stages half as wide'
         ),
-        '[`longer`](docs/studies/longer/report.md), ResNet, both for twice as long': (
+        '[`longer`](docs/studies/longer/report.md), ResNet, both trained for twice as long': (
             'longer', 'four times', 'debiased, twice the epochs', ''
         ),
         f'{link}, ConvNeXt': ('shapes_textures', 'twice', 'debiased', 'ConvNeXt of 5 blocks'),

@@ -181,10 +181,6 @@ def test_torn_results(suite, folder, capsys):
         (['--benchmarks', 'imagenet', '--benchmark-dir', 'imagenet'], ['NAME=PATH']),
         (['--benchmarks', 'imagenet', '--benchmark-dir', 'imagenet=nowhere'], ['imagenet=nowhere', 'no such folder']),
         (['--benchmarks', 'fgsm', '--benchmark-dir', 'fgsm=.'], ["'fgsm'", 'imagenet']),
-        (
-            ['--benchmarks', 'imagenet', '--benchmark-dir', 'imagenet=.', 'imagenet=..'],
-            ["'imagenet=..'", 'imagenet has a folder already'],
-        ),
         (['--benchmarks', 'imagenet', '--data-root', 'nowhere'], ["--data-root 'nowhere'"]),
         (['--benchmarks', 'imagenet', '--data-dir', '.'], ['--data-dir', '--data-root']),
         (['--benchmarks', 'imagenet', '--dataset', 'shapes_textures'], ['--dataset']),

@@ -77,7 +77,8 @@ def _what_was_run(study: Study, rows: Sequence[Row]) -> str:
     return (
         f'{len(finished)} of {len(rows)} runs finished: {", ".join(axes)}. Figures are in '
         "percent, mean ± half of the 95 % interval of Student's t over seeds; the test images are the same in all "
-        'runs, and the intervals say nothing on how results vary with them. ↑: higher is better, ↓: lower.'
+        'runs that are compared, and the intervals say nothing on how results vary with them. ↑: higher is better, ↓: '
+        'lower.'
     )
 
 
@@ -166,8 +167,9 @@ def _marked(item: Difference) -> str:
 def _verdicts(group: Group, differences: Sequence[Difference]) -> str:
     """Return a sentence for each method, from the intervals alone."""
     head = [
-        'Points, paired by seed. **Bold**: the 95 % interval excludes 0. †: p of the paired t-test below '
-        f"{SIGNIFICANT} after Holm's correction for all cells of this table in which a direction is better."
+        'Points, paired by seed. **Bold**: the 95 % interval excludes 0; all others are undecided. †: p of the paired '
+        f"t-test below {SIGNIFICANT} after Holm's correction for all cells of this table in which a direction is "
+        'better.'
     ]
     lines = [' '.join(head + _without_interval([item.points for item in differences])), '']
     for method in dict.fromkeys(item.method for item in differences):

@@ -221,7 +221,7 @@ def _warn_without_effect(config: TrainConfig) -> None:
             value = getattr(options, name)
             if not is_on and value is not None and value != getattr(default, name):
                 _logger.warning(f'--{name.replace("_", "-")} has no effect without {switch}.')
-    if schedule.lr is not None:
+    if schedule.lr:
         for name in ('lr_base', 'lr_base_size', 'lr_base_scale'):
             if getattr(schedule, name) != getattr(type(schedule)(), name):
                 _logger.warning(f'--{name.replace("_", "-")} has no effect beside --lr.')

@@ -123,7 +123,7 @@ class ScheduleConfig:
         'cosine', "schedule: timm's, or warmup_multistep, that of the paper's recipes", metavar='SCHEDULER'
     )
     sched_on_updates: bool = flag(False, 'step the schedule on updates instead of epochs')
-    lr: float | None = flag(None, 'learning rate, overrides --lr-base', type=float)
+    lr: float | None = flag(None, 'learning rate, overrides --lr-base unless it is 0', type=float)
     lr_base: float = flag(0.1, 'base learning rate: lr = lr_base · global batch size / lr_base_size')
     lr_base_size: int = flag(256, 'batch size that --lr-base stands for')
     lr_base_scale: str = flag('', "'linear' or 'sqrt', by the optimizer if empty", choices=['', 'linear', 'sqrt'])

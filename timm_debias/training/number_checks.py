@@ -29,12 +29,12 @@ _FIELDS = {
         'naflex_train_seq_lens', 'naflex_max_seq_len', 'naflex_patch_sizes',
     ),
     _NOT_NEGATIVE: (
-        'workers', 'recovery_interval', 'warmup_epochs', 'cooldown_epochs', 'patience_epochs', 'warmup_lr', 'min_lr',
-        'weight_decay', 'opt_eps', 'momentum', 'layer_decay_min_scale', 'lr_cycle_decay', 'lr_noise_std',
+        'lr', 'workers', 'recovery_interval', 'warmup_epochs', 'cooldown_epochs', 'patience_epochs', 'warmup_lr',
+        'min_lr', 'weight_decay', 'opt_eps', 'momentum', 'layer_decay_min_scale', 'lr_cycle_decay', 'lr_noise_std',
         'epoch_repeats', 'aug_repeats', 'color_jitter', 'mixup', 'cutmix', 'mixup_off_epoch',
     ),
     _POSITIVE: (
-        'lr', 'lr_base', 'decay_epochs', 'decay_rate', 'lr_cycle_mul', 'lr_k_decay', 'lr_stable_timescale',
+        'lr_base', 'decay_epochs', 'decay_rate', 'lr_cycle_mul', 'lr_k_decay', 'lr_stable_timescale',
         'clip_grad', 'layer_decay', 'bn_eps',
     ),
     _SHARE: (

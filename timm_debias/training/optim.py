@@ -28,7 +28,7 @@ def resolve_lr(config: TrainConfig, mean_batch_size: float, machine: Machine) ->
         machine: Where this process runs.
     """
     schedule = config.schedule
-    if schedule.lr is not None:
+    if schedule.lr:
         return config
     batch_size = mean_batch_size * machine.world_size * config.model.grad_accum_steps
     ratio = batch_size / schedule.lr_base_size

@@ -101,7 +101,11 @@ class SuiteConfig:
     list_benchmarks: bool = flag(False, 'print a table of the benchmarks and stop')
     data_root: str = flag('', "folder that holds the benchmarks' folders under their usual names", metavar='DIR')
     benchmark_dir: list[str] | None = flag(
-        None, 'folder of a benchmark that lies elsewhere; repeatable', nargs='+', action='extend', metavar='NAME=PATH'
+        None,
+        'folder of a benchmark that lies elsewhere; repeatable, and of two for one benchmark the last counts',
+        nargs='+',
+        action='extend',
+        metavar='NAME=PATH',
     )
     allow_partial: bool = flag(False, 'accept benchmarks of which classes or images are missing; the results say so')
     subset: str = flag(

@@ -166,8 +166,6 @@ def _placed_folders(suite: SuiteConfig) -> dict[str, Path]:
             raise DebiasError(
                 f"--benchmark-dir '{item}': no benchmark with a folder is '{name}'. {did_you_mean(name, own)}"
             )
-        if name in placed:
-            raise DebiasError(f"--benchmark-dir '{item}': {name} has a folder already, {placed[name]}")
         placed[name] = Path(path)
     return placed
 
