@@ -31,8 +31,7 @@ def check_config(config: TrainConfig) -> None:
     if config.distill.kd_model_name is not None:
         check_model_name(config.distill.kd_model_name)
     check_device(config.device.device)
-    if config.debias.debias:
-        refuse_with_debias(config)
+    check_debias(config)
     check_combinations(config)
     check_trackers(config)
     check_fsdp(config)
@@ -46,7 +45,6 @@ def check_config(config: TrainConfig) -> None:
         _check_frozen(config)
     _check_faults(config)
     build_criterion(config)
-    check_debias(config)
 
 
 def check_debias(config: TrainConfig) -> None:

@@ -197,31 +197,28 @@ def _check_machine(config: TrainConfig) -> None:
 
 
 def _warn_without_effect(config: TrainConfig) -> None:
-    """Warn of flags that timm accepts and that do nothing here, because the one they belong to is not given."""
+    """Warn of flags that timm accepts and that do nothing here, without one that is not given or beside one that is."""
     schedule, model, task = config.schedule, config.model, config.task
     optimizer = config.optimizer
     groups: list[tuple[str, bool, Any, tuple[str, ...]]] = [
-        ('--amp', config.device.amp, config.device, ('amp_dtype',)),
-        ('--clip-grad', optimizer.clip_grad is not None, optimizer, ('clip_mode',)),
-        ('--model-ema', config.ema.model_ema, config.ema, ()),
-        ('--log-wandb', config.run.log_wandb, config.run, ('wandb_project', 'wandb_tags', 'wandb_resume_id')),
-        ('--train-img-sizes', config.sizes.train_img_sizes is not None, config.sizes, ()),
-        ('--naflex-loader', config.naflex.naflex_loader, config.naflex, ()),
-        ('--kd-model-name', config.distill.kd_model_name is not None, config.distill, ()),
-        ('--torchscript', model.torchscript, model, ('fuser',)),
-        ('--torchcompile', model.torchcompile is not None, model, ('torchcompile_mode',)),
-        ('--task multilabel', task.multilabel, task, ('target_format', 'multilabel_threshold', 'poly_gamma')),
-        ('--loss poly', task.loss == 'poly', task, ('poly_epsilon', 'poly_gamma')),
-        ('--sched wsd or rsqrt', schedule.sched in ('wsd', 'rsqrt'), schedule, ('lr_decay_fn',)),
-        ('--sched rsqrt', schedule.sched == 'rsqrt', schedule, ('lr_stable_timescale',)),
+        ('without --amp', config.device.amp, config.device, ('amp_dtype',)),
+        ('without --clip-grad', optimizer.clip_grad is not None, optimizer, ('clip_mode',)),
+        ('without --model-ema', config.ema.model_ema, config.ema, ()),
+        ('without --log-wandb', config.run.log_wandb, config.run, ('wandb_project', 'wandb_tags', 'wandb_resume_id')),
+        ('without --train-img-sizes', config.sizes.train_img_sizes is not None, config.sizes, ()),
+        ('without --naflex-loader', config.naflex.naflex_loader, config.naflex, ()),
+        ('without --kd-model-name', config.distill.kd_model_name is not None, config.distill, ()),
+        ('without --torchscript', model.torchscript, model, ('fuser',)),
+        ('without --torchcompile', model.torchcompile is not None, model, ('torchcompile_mode',)),
+        ('without --task multilabel', task.multilabel, task, ('target_format', 'multilabel_threshold', 'poly_gamma')),
+        ('without --loss poly', task.loss == 'poly', task, ('poly_epsilon', 'poly_gamma')),
+        ('without --sched wsd or rsqrt', schedule.sched in ('wsd', 'rsqrt'), schedule, ('lr_decay_fn',)),
+        ('without --sched rsqrt', schedule.sched == 'rsqrt', schedule, ('lr_stable_timescale',)),
+        ('beside --lr', not schedule.lr, schedule, ('lr_base', 'lr_base_size', 'lr_base_scale')),
     ]
-    for switch, is_on, options, names in groups:
+    for words, act, options, names in groups:
         default = type(options)()
         for name in names or vars(options):
             value = getattr(options, name)
-            if not is_on and value is not None and value != getattr(default, name):
-                _logger.warning(f'--{name.replace("_", "-")} has no effect without {switch}.')
-    if schedule.lr:
-        for name in ('lr_base', 'lr_base_size', 'lr_base_scale'):
-            if getattr(schedule, name) != getattr(type(schedule)(), name):
-                _logger.warning(f'--{name.replace("_", "-")} has no effect beside --lr.')
+            if not act and value is not None and value != getattr(default, name):
+                _logger.warning(f'--{name.replace("_", "-")} has no effect {words}.')
