@@ -19,7 +19,7 @@ from .collect import RESULTS, Stored, check_kept, check_rows, check_stored, coll
 from .config import Study, read_study
 from .grid import Run, check_runs, expand, select
 from .prepare import check_steps, make_all
-from .report import SAMPLES, write_report
+from .report import SAMPLES, counted, write_report
 from .runner import Launch, run_all, state_of
 from .samples import save_samples
 
@@ -155,12 +155,8 @@ def _list(runs: Sequence[Run], folder: Path, stored: Stored | None) -> None:
         epochs = check_values(given, parser, f'{run.name}: train.py').get('epochs', ScheduleConfig().epochs)
         total += epochs
         status = 'stored' if stored is not None and run.name in stored.rows else state_of(folder, run)['status']
-        print(f'{run.name}: {status}, {_counted(epochs, "epoch")}')
-    print(f'{_counted(len(runs), "run")}, {_counted(total, "epoch")}')
-
-
-def _counted(number: int, noun: str) -> str:
-    return f'{number:,} {noun}' + ('' if number == 1 else 's')
+        print(f'{run.name}: {status}, {counted(epochs, "epoch")}')
+    print(f'{counted(len(runs), "run")}, {counted(total, "epoch")}')
 
 
 def _variables(items: Sequence[str], output: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The report of a study: report.md and report.html, made from the study file, results.csv and measured.json alone."""
 
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +70,10 @@ def build(
 
 def _what_was_run(study: Study, rows: Sequence[Row]) -> str:
     finished = [row for row in rows if row.status == 'finished']
-    axes = [_counted(study.methods, 'method')]
-    axes += [_counted(study.models, 'architecture')] if len(study.models) > 1 else []
-    axes += [_counted(study.data, 'data set')] if study.data else []
-    axes += [_counted(study.seeds, 'seed')]
+    axes = [counted(len(study.methods), 'method')]
+    axes += [counted(len(study.models), 'architecture')] if len(study.models) > 1 else []
+    axes += [counted(len(study.data), 'data set')] if study.data else []
+    axes += [counted(len(study.seeds), 'seed')]
     return (
         f'{len(finished)} of {len(rows)} runs finished: {", ".join(axes)}. Figures are in '
         "percent, mean ± half of the 95 % interval of Student's t over seeds; the test images are the same in all "
@@ -82,8 +82,9 @@ def _what_was_run(study: Study, rows: Sequence[Row]) -> str:
     )
 
 
-def _counted(values: Collection[Any], noun: str) -> str:
-    return f'{len(values)} {noun}{"s" if len(values) > 1 else ""}'
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, in the plural where there is not one."""
+    return f'{number:,} {noun}' + ('' if number == 1 else 's')
 
 
 def _group(group: Group, several: bool) -> list[Block]:

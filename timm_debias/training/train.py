@@ -209,7 +209,7 @@ def _run_dir(config: TrainConfig, input_config: dict[str, Any]) -> Path:
     )
     run_dir = Path(config.run.output or './output/train') / name
     resume = config.model.resume
-    goes_on = resume == 'auto' or (resume != '' and Path(resume).parent.resolve() == run_dir.resolve())
+    goes_on = resume == 'auto' or (resume != '' and _lies_in(run_dir, Path(resume)))
     if not goes_on and any(run_dir.glob('*.pth.tar')):
         raise DebiasError(f'{run_dir} holds a run already: choose another --experiment, or go on with --resume auto')
     try:
@@ -220,6 +220,10 @@ def _run_dir(config: TrainConfig, input_config: dict[str, Any]) -> Path:
     return run_dir
 
 
+def _lies_in(folder: Path, path: Path) -> bool:
+    return path.parent.resolve() == folder.resolve()
+
+
 def _saver(config: TrainConfig, run_dir: Path, checkpoint: tuple[Path, dict[str, Any]] | None, args_text: str) -> Saver:
     """Write args.yaml and return what writes the checkpoints, with the folder's history where the run goes on in it."""
     try:
@@ -227,7 +231,7 @@ def _saver(config: TrainConfig, run_dir: Path, checkpoint: tuple[Path, dict[str,
     except OSError as error:
         raise unwritable(run_dir / 'args.yaml', error) from error
     saver = Saver(run_dir, eval_metric(config) == 'loss', config.run.checkpoint_hist)
-    if checkpoint is not None and checkpoint[0].parent.resolve() == run_dir.resolve():
+    if checkpoint is not None and _lies_in(run_dir, checkpoint[0]):
         saver.restore(run_dir / checkpoint[0].name, checkpoint[1])
     return saver
 
