@@ -1,63 +1,38 @@
 """Refuses numbers that no run can be meant to have, before any work is done."""
 
-import dataclasses
-from collections.abc import Callable
-
+from ..bounds import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, check_bounds
 from ..checks import check_seed
 from ..errors import DebiasError
-from ..flags import name_of
 from .config import TrainConfig
 
-
-@dataclasses.dataclass(frozen=True)
-class _Bounds:
-    words: str
-    holds: Callable[[float], bool]
-
-
-_COUNT = _Bounds('at least 1', lambda value: value >= 1)
-_NOT_NEGATIVE = _Bounds('at least 0', lambda value: value >= 0)
-_POSITIVE = _Bounds('more than 0', lambda value: value > 0)
-_SHARE = _Bounds('a number in [0, 1]', lambda value: 0 <= value <= 1)
-_BELOW_ONE = _Bounds('at least 0 and less than 1', lambda value: 0 <= value < 1)
-
 _FIELDS = {
-    _COUNT: (
+    COUNT: (
         'batch_size', 'validation_batch_size', 'epochs', 'lr_base_size', 'recount', 'grad_accum_steps', 'img_size',
         'num_classes', 'log_interval', 'val_interval', 'checkpoint_hist', 'train_num_samples', 'val_num_samples',
         'lr_cycle_limit', 'decay_milestones', 'train_img_sizes', 'train_batch_sizes', 'train_batches_per_epoch',
-        'naflex_train_seq_lens', 'naflex_max_seq_len', 'naflex_patch_sizes',
+        'naflex_train_seq_lens', 'naflex_max_seq_len', 'naflex_patch_sizes', 'in_chans', 'input_size',
     ),
-    _NOT_NEGATIVE: (
+    NOT_NEGATIVE: (
         'lr', 'workers', 'recovery_interval', 'warmup_epochs', 'cooldown_epochs', 'patience_epochs', 'warmup_lr',
         'min_lr', 'weight_decay', 'opt_eps', 'momentum', 'layer_decay_min_scale', 'lr_cycle_decay', 'lr_noise_std',
         'epoch_repeats', 'aug_repeats', 'color_jitter', 'mixup', 'cutmix', 'mixup_off_epoch',
     ),
-    _POSITIVE: (
+    POSITIVE: (
         'lr_base', 'decay_epochs', 'decay_rate', 'lr_cycle_mul', 'lr_k_decay', 'lr_stable_timescale',
         'clip_grad', 'layer_decay', 'bn_eps',
     ),
-    _SHARE: (
+    SHARE: (
         'drop', 'drop_path', 'drop_connect', 'drop_block', 'hflip', 'vflip', 'reprob', 'mixup_prob',
         'mixup_switch_prob', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob', 'lr_noise_pct', 'bn_momentum',
         'model_ema_decay',
     ),
-    _BELOW_ONE: ('smoothing', 'opt_betas'),
+    BELOW_ONE: ('smoothing', 'opt_betas'),
 }  # fmt: skip
-
-_BOUNDS = {name: bounds for bounds, names in _FIELDS.items() for name in names}
 
 
 def check_numbers(config: TrainConfig) -> None:
     """Raise `DebiasError` for the first number that lies outside of what its flag can mean."""
-    for concern in vars(config).values():
-        for field in dataclasses.fields(concern):
-            bounds, value = _BOUNDS.get(field.name), getattr(concern, field.name)
-            if bounds is None or value is None:
-                continue
-            for number in value if isinstance(value, list) else [value]:
-                if not bounds.holds(number):
-                    raise DebiasError(f'{name_of(field)} is {number:g}; expected {bounds.words}')
+    check_bounds(vars(config).values(), _FIELDS)
     check_seed(config.run.seed)
     milestones = config.schedule.decay_milestones
     if milestones != sorted(milestones):

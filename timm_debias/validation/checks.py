@@ -3,6 +3,7 @@
 import os
 from dataclasses import fields
 
+from ..bounds import COUNT, IN_255, NOT_NEGATIVE, check_bounds
 from ..checks import check_one_folder, check_preprocessing, check_seed
 from ..data.factory import check_source
 from ..errors import DebiasError
@@ -25,6 +26,15 @@ _OWN_DATA_ONLY = {
     'aot_autograd': '--torchcompile goes with it',
 }
 """Flags of timm's validate.py that do not go with --benchmarks, and why."""
+
+_FIELDS = {
+    COUNT: (
+        'batch_size', 'img_size', 'input_size', 'num_classes', 'in_chans', 'num_samples', 'num_gpu',
+        'naflex_max_seq_len', 'pgd_steps', 'pgd_restarts',
+    ),
+    NOT_NEGATIVE: ('workers', 'log_freq', 'crop_border_pixels', 'pgd_step_size'),
+    IN_255: ('epsilons',),
+}  # fmt: skip
 
 
 def check_config(config: ValidateConfig) -> None:
@@ -69,21 +79,11 @@ def _check_results_file(path: str) -> None:
 
 
 def _check_numbers(config: ValidateConfig) -> None:
-    model, run = config.model, config.run
-    at_least = {
-        '--batch-size': (run.batch_size, 1),
-        '--workers': (run.workers, 0),
-        '--log-freq': (run.log_freq, 0),
-        '--img-size': (model.img_size, 1),
-        '--num-classes': (model.num_classes, 1),
-        '--crop-border-pixels': (model.crop_border_pixels, 0),
-    }
-    for name, (number, least) in at_least.items():
-        if number is not None and number < least:
-            raise DebiasError(f'{name} is {number}; expected at least {least}')
+    model = config.model
+    check_bounds(vars(config).values(), _FIELDS)
     channels = model.in_chans or (model.input_size or [3])[0]
     check_preprocessing(model.crop_pct, model.mean, model.std, channels)
-    check_seed(run.seed)
+    check_seed(config.run.seed)
 
 
 def _check_no_data_flags(config: ValidateConfig) -> None:

@@ -9,7 +9,12 @@ from timm_debias import DebiasError
 from timm_debias.training.checks import check_config
 from timm_debias.training.config import TrainConfig
 from timm_debias.training.main import build_parser, config_from_args
-from timm_debias.training.number_checks import _BOUNDS
+from timm_debias.training.number_checks import _FIELDS as OF_TRAINING
+from timm_debias.validation.checks import _FIELDS as OF_VALIDATION
+from timm_debias.validation.checks import check_config as check_validation
+from timm_debias.validation.config import ValidateConfig
+from timm_debias.validation.main import build_parser as validate_parser
+from timm_debias.validation.main import config_from_args as validate_config
 
 COMMON = ['--device', 'cpu', '--model', 'test_resnet']
 
@@ -80,6 +85,24 @@ def test_bounds_include_their_ends():
     check('--weight-decay 0 --warmup-lr 0 --warmup-epochs 0 --workers 0 --momentum 0 --drop 1 --epochs 1 --min-lr 0')
 
 
-def test_every_bound_is_of_a_flag():
-    concerns = typing.get_type_hints(TrainConfig).values()
-    assert set(_BOUNDS) <= {field.name for concern in concerns for field in dataclasses.fields(concern)}
+@pytest.mark.parametrize(
+    ('argv', 'expected'),
+    [
+        ('--batch-size 0', 'at least 1'), ('--in-chans 0', 'at least 1'), ('--workers -1', 'at least 0'),
+        ('--benchmarks pgd --pgd-restarts 0', 'at least 1'), ('--benchmarks pgd --pgd-step-size -1', 'at least 0'),
+        ('--benchmarks pgd --epsilons 300', '0 to 255'),
+    ],
+)  # fmt: skip
+def test_measuring(argv, expected):
+    *_, name, value = argv.split()
+    config = validate_config(validate_parser().parse_args([*COMMON, *argv.split()]))
+    with pytest.raises(DebiasError, match=f'^{name} is {value}; expected {expected}'):
+        check_validation(config)
+
+
+@pytest.mark.parametrize(('bounds', 'config'), [(OF_TRAINING, TrainConfig), (OF_VALIDATION, ValidateConfig)])
+def test_every_bound_is_of_one_flag(bounds, config):
+    concerns = typing.get_type_hints(config).values()
+    names = [name for fields in bounds.values() for name in fields]
+    assert len(set(names)) == len(names)
+    assert set(names) <= {field.name for concern in concerns for field in dataclasses.fields(concern)}
