@@ -18,6 +18,7 @@ from ..validation.model_lists import parse_shard
 from .collect import RESULTS, Stored, check_kept, check_rows, check_stored, collect, read_stored, store
 from .config import Study, read_study
 from .grid import Run, check_runs, expand, select
+from .measures import check_measures
 from .prepare import check_steps, make_all
 from .report import SAMPLES, counted, write_report
 from .runner import Launch, run_all, state_of
@@ -180,6 +181,7 @@ def _run(config: StudyConfig, study: Study, runs: Sequence[Run], variables: dict
     if unfinished := [run for run in runs if state_of(output / 'runs', run)['status'] != 'finished']:
         check_steps(study, variables, config.study)
         check_runs(unfinished, variables, study.make, config.study)
+        check_measures(study.measures, runs, config.study)
         make_all(study, variables, output / 'made')
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     threads = config.threads or max(1, cores // (config.jobs * config.nproc_per_node))
