@@ -1,6 +1,5 @@
-"""Which of timm's flags are refused together, and which are named as without effect."""
+"""Which of timm's flags are refused together."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -111,35 +110,6 @@ def test_contradictions(argv, parts, monkeypatch):
 def test_local_rank_of_old_launchers(monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '3')
     check('--local_rank', '3')
-
-
-@pytest.mark.parametrize(
-    ('argv', 'flag', 'switch'),
-    [
-        ('--wandb-project p', '--wandb-project', '--log-wandb'),
-        ('--train-batches-per-epoch 3', '--train-batches-per-epoch', '--train-img-sizes'),
-        ('--naflex-max-seq-len 100', '--naflex-max-seq-len', '--naflex-loader'),
-        ('--kd-temperature 2', '--kd-temperature', '--kd-model-name'),
-        ('--fuser te', '--fuser', '--torchscript'),
-        ('--poly-epsilon 1', '--poly-epsilon', '--loss poly'),
-        ('--lr-decay-fn linear', '--lr-decay-fn', '--sched wsd or rsqrt'),
-        ('--sched wsd --lr-stable-timescale 3', '--lr-stable-timescale', '--sched rsqrt'),
-        ('--target-format multihot', '--target-format', '--task multilabel'),
-        ('--amp-dtype bfloat16', '--amp-dtype', '--amp'),
-        ('--model-ema-decay 0.99', '--model-ema-decay', '--model-ema'),
-        ('--clip-mode agc', '--clip-mode', '--clip-grad'),
-    ],
-)
-def test_without_effect(argv, flag, switch, caplog):
-    with caplog.at_level(logging.WARNING):
-        check(*argv.split())
-    assert f'{flag} has no effect without {switch}.' in caplog.text
-
-
-def test_base_rate_beside_the_rate(caplog):
-    with caplog.at_level(logging.WARNING):
-        check('--lr', '0.1', '--lr-base', '0.5')
-    assert '--lr-base has no effect beside --lr.' in caplog.text
 
 
 def test_two_names_of_one_rate():

@@ -20,6 +20,7 @@ from .fsdp import check_fsdp
 from .number_checks import check_numbers
 from .trackers import check_trackers
 from .warmup_multistep import WARMUP_MULTISTEP
+from .without_effect import warn_without_effect
 
 _SCHEDULES = ('cosine', 'tanh', 'step', 'multistep', 'poly', 'plateau', 'wsd', 'rsqrt', 'constant', 'none',
               WARMUP_MULTISTEP)  # fmt: skip
@@ -45,6 +46,7 @@ def check_config(config: TrainConfig) -> None:
         _check_frozen(config)
     _check_faults(config)
     build_criterion(config)
+    warn_without_effect(config)
 
 
 def check_debias(config: TrainConfig) -> None:

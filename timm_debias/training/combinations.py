@@ -1,6 +1,5 @@
 """Which of timm's flags go together, and which with `--debias`."""
 
-import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +9,6 @@ from timm.task import ClassificationEvaluator, MultiLabelClassificationEvaluator
 from ..data.factory import is_folder
 from ..errors import DebiasError, did_you_mean
 from .config import TrainConfig
-
-_logger = logging.getLogger(__name__)
 
 REFUSED_WITH_DEBIAS: dict[str, tuple[Callable[[TrainConfig], bool], str]] = {
     '--naflex-loader': (
@@ -69,7 +66,7 @@ _REFUSED_WITH_NAFLEX: dict[str, tuple[Callable[[TrainConfig], Any], str]] = {
 
 
 def check_combinations(config: TrainConfig) -> None:
-    """Raise `DebiasError` for the first flags that contradict each other, and warn of those without effect."""
+    """Raise `DebiasError` for the first flags that contradict each other."""
     if config.naflex.naflex_loader:
         _refuse(config, '--naflex-loader', _REFUSED_WITH_NAFLEX)
     _check_splits(config)
@@ -78,7 +75,6 @@ def check_combinations(config: TrainConfig) -> None:
     _check_sizes(config)
     _check_epochs(config)
     _check_machine(config)
-    _warn_without_effect(config)
 
 
 def refuse_with_debias(config: TrainConfig) -> None:
@@ -194,31 +190,3 @@ def _check_machine(config: TrainConfig) -> None:
             f'--local_rank is {device.local_rank} and the environment variable LOCAL_RANK is {rank}, which counts; '
             'start the processes with torchrun'
         )
-
-
-def _warn_without_effect(config: TrainConfig) -> None:
-    """Warn of flags that timm accepts and that do nothing here, without one that is not given or beside one that is."""
-    schedule, model, task = config.schedule, config.model, config.task
-    optimizer = config.optimizer
-    groups: list[tuple[str, bool, Any, tuple[str, ...]]] = [
-        ('without --amp', config.device.amp, config.device, ('amp_dtype',)),
-        ('without --clip-grad', optimizer.clip_grad is not None, optimizer, ('clip_mode',)),
-        ('without --model-ema', config.ema.model_ema, config.ema, ()),
-        ('without --log-wandb', config.run.log_wandb, config.run, ('wandb_project', 'wandb_tags', 'wandb_resume_id')),
-        ('without --train-img-sizes', config.sizes.train_img_sizes is not None, config.sizes, ()),
-        ('without --naflex-loader', config.naflex.naflex_loader, config.naflex, ()),
-        ('without --kd-model-name', config.distill.kd_model_name is not None, config.distill, ()),
-        ('without --torchscript', model.torchscript, model, ('fuser',)),
-        ('without --torchcompile', model.torchcompile is not None, model, ('torchcompile_mode',)),
-        ('without --task multilabel', task.multilabel, task, ('target_format', 'multilabel_threshold', 'poly_gamma')),
-        ('without --loss poly', task.loss == 'poly', task, ('poly_epsilon', 'poly_gamma')),
-        ('without --sched wsd or rsqrt', schedule.sched in ('wsd', 'rsqrt'), schedule, ('lr_decay_fn',)),
-        ('without --sched rsqrt', schedule.sched == 'rsqrt', schedule, ('lr_stable_timescale',)),
-        ('beside --lr', not schedule.lr, schedule, ('lr_base', 'lr_base_size', 'lr_base_scale')),
-    ]
-    for words, act, options, names in groups:
-        default = type(options)()
-        for name in names or vars(options):
-            value = getattr(options, name)
-            if not act and value is not None and value != getattr(default, name):
-                _logger.warning(f'--{name.replace("_", "-")} has no effect {words}.')

@@ -75,7 +75,7 @@ def build_clean_augment(config: TrainConfig, num_classes: int, machine: Machine)
     augment = config.augment
     mixup_options = augment.mixup_kwargs(num_classes)
     erasing = None
-    if augment.reprob > 0:
+    if augment.reprob > 0 and not augment.no_aug:
         erasing = RandomErasing(augment.reprob, mode=augment.remode, max_count=augment.recount, device=machine.device)
     return CleanAugment(Mixup(**mixup_options) if mixup_options else None, erasing)
 
