@@ -291,6 +291,14 @@ def test_refused(tmp_path, capsys, flags, expected):
     assert expected in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_log_holds_no_formula(tmp_path):
+    path = tmp_path / 'bad_images.csv'
+    for epoch in range(2):
+        update_bad_images(path, epoch, 'train', [[epoch, 'train', '=1+1/3.png', 'empty', '-b.png']])
+    lines = [f"{epoch},train,'=1+1/3.png,empty,'-b.png\n" for epoch in range(2)]
+    assert path.read_text() == ''.join(['epoch,split,file,reason,replaced_by\n', *lines])
+
+
 def test_log_takes_names_that_are_not_utf8(tmp_path):
     path = tmp_path / 'bad_images.csv'
     name = os.fsdecode(b'/data/\xff,"\n.png')

@@ -71,6 +71,15 @@ def test_numbers(tmp_path):
     assert rows(file.path) == [{'epoch': 0, 'update': 0, 'loss': None, 'lr': None, 'top1': 0.3333333, 'none': None}]
 
 
+def test_a_link_is_not_followed(path, tmp_path):
+    before = path.read_text()
+    link = tmp_path / 'link.jsonl'
+    link.symlink_to(path)
+    with pytest.raises(DebiasError, match=r'link\.jsonl is a link'):
+        MetricsFile(link)
+    assert path.read_text() == before
+
+
 def test_a_full_disk(path, monkeypatch):
     def full(_):
         raise OSError(28, 'No space left on device')

@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from timm_debias.cli import main
 from timm_debias.data.shapes_textures import ShapesTextures
@@ -230,6 +231,17 @@ def test_torn_checkpoint(data, tmp_path, capsys, content):
     path.write_bytes(content)
     assert run('--data-dir', data, '--num-classes', 4, '--checkpoint', path, *COMMON) == 2
     assert f'--checkpoint {path}' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('suffix', ['.pth.tar', '.safetensors'])
+def test_weights_that_are_not_finite(data, tmp_path, capsys, suffix):
+    """A diverged model would be measured as one that guesses."""
+    state = timm.create_model('test_resnet', num_classes=4).state_dict()
+    state['bn1.running_var'][0] = float('nan')
+    path = tmp_path / f'model{suffix}'
+    save_file(state, path) if suffix == '.safetensors' else torch.save({'state_dict': state}, path)
+    assert run('--data-dir', data, '--num-classes', 4, '--checkpoint', path, *COMMON) == 2
+    assert f"--checkpoint {path}: 'bn1.running_var' holds NaN" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import torch
 
 from ..data.reading import Failure, image_name, is_bad_image, label_error
 from ..errors import DebiasError, reason
+from ..escaping import csv_cell
 from ..files import atomic_path
 from .randomness import derive_seed, seed_host
 from .sampler import SampleKey
@@ -169,7 +170,8 @@ def update_bad_images(path: Path, epoch: int, split: str, rows: list[list[Any]])
         path: A CSV file.
         epoch: Number of the epoch.
         split: `train` or `validation`.
-        rows: Epoch, split, file, reason and the file in its place; names that are not UTF-8 are written as bytes.
+        rows: Epoch, split, file, reason and the file in its place; names that are not UTF-8 are written as bytes, and
+            an apostrophe goes before one that a spreadsheet would take for a formula.
     """
     kept: list[list[Any]] = []
     if path.exists():
@@ -180,7 +182,7 @@ def update_bad_images(path: Path, epoch: int, split: str, rows: list[list[Any]])
         return
     text = io.StringIO(newline='')
     writer = csv.writer(text, lineterminator='\n')
-    writer.writerows([_COLUMNS, *kept, *sorted(rows)])
+    writer.writerows([_COLUMNS, *kept, *([csv_cell(value) for value in row] for row in sorted(rows))])
     with atomic_path(path) as temporary:
         temporary.write_bytes(text.getvalue().encode('utf-8', 'surrogateescape'))
 

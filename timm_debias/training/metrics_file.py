@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..errors import DebiasError
 from .checkpoint import unwritable
 
 _logger = logging.getLogger(__name__)
@@ -25,11 +26,13 @@ class MetricsFile:
         update: Update of that epoch that it goes on with.
 
     Raises:
-        DebiasError: the file cannot be read or written.
+        DebiasError: the file cannot be read or written, or is a link, through which another would be written.
     """
 
     def __init__(self, path: Path, epoch: int = 0, update: int = 0) -> None:
         self.path = path
+        if path.is_symlink():
+            raise DebiasError(f'{path} is a link, which rows would be appended through; remove it')
         try:
             if path.exists():
                 self._cut((epoch, update))

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..checks import check_model_name
 from ..errors import DebiasError, reason
-from ..weight_files import StateDict, difference
+from ..weight_files import StateDict, check_finite, difference
 from .checkpoints import Checkpoint, read_checkpoint
 
 _BATCHES = '.num_batches_tracked'
@@ -61,6 +61,7 @@ def load_as_timm(network: Any, path: str, flag: str, arch: str, use_ema: bool, o
 
     Raises:
         DebiasError: not weights of the network; says what differs, and where that is the classes, how many there are.
+            Or weights that are not finite.
     """
     try:
         load_checkpoint(network, path, use_ema)
@@ -68,6 +69,7 @@ def load_as_timm(network: Any, path: str, flag: str, arch: str, use_ema: bool, o
         words = _misfit(Path(path), network, arch, otherwise)
         words = words or f'not weights of {arch} ({shorten(str(error), 300, placeholder=" …")})'
         raise DebiasError(f'{flag} {path}: {words}') from error
+    check_finite(network.state_dict(), f'{flag} {path}')
 
 
 def _misfit(path: Path, network: Any, arch: str, otherwise: str) -> str | None:
