@@ -175,7 +175,8 @@ def test_finished_runs_need_nothing(runs, tmp_path, capsys):
 def test_runs_that_cannot_be_written(tmp_path, capsys):
     """A file lies where the folder of the first run is to be."""
     train = {'model': 'test_resnet', 'dataset': 'shapes_textures', 'num_classes': 8, 'device': 'cpu', 'epochs': 1}
-    path = study_file(tmp_path, train=train, validate={'benchmarks': 'shapes_textures'})
+    changes = {'validate': {'benchmarks': 'shapes_textures'}, 'measures': {'by shape': 'shapes_textures_shape'}}
+    path = study_file(tmp_path, train=train, **changes)
     (tmp_path / 'runs').mkdir()
     (tmp_path / 'runs/small.plain.0').touch()
     assert main(['study', str(path), '--output', str(tmp_path), '--runs', 'small.plain.0']) == 2
