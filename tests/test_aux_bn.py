@@ -104,16 +104,19 @@ def test_auxiliary_starts_as_main():
     model = small_resnet()
     model.bn1.running_mean.fill_(3)
     model.bn1.num_batches_tracked.fill_(7)
+    model.bn1.eps = 1e-3
     nn.init.constant_(model.bn1.weight, 0.5)
     _, aux = split_aux_state(convert_aux_bn(model).state_dict())
+    assert model.bn1.aux_bn.eps == 1e-3
     assert aux['bn1.aux_bn.running_mean'].eq(3).all()
     assert aux['bn1.aux_bn.weight'].eq(0.5).all()
     assert aux['bn1.aux_bn.num_batches_tracked'] == 7
 
 
-def test_drop_and_activation_are_applied_once_to_both_halves():
-    norm = BatchNormAct2d(3, act_layer=nn.Hardtanh, drop_layer=nn.Identity)
-    model = convert_aux_bn(nn.Sequential(norm)).train()
+@pytest.mark.parametrize('place', ['act_layer', 'drop_layer'])
+def test_drop_and_activation_are_applied_once_to_both_halves(place):
+    layers = {'act_layer': nn.Identity, 'drop_layer': nn.Identity, place: nn.Hardtanh}
+    model = convert_aux_bn(nn.Sequential(BatchNormAct2d(3, **layers))).train()
     with aux_bn_branch(model, 'split'):
         out = model(10 * torch.randn(8, 3, 4, 4))
     assert out.abs().max() <= 1
@@ -289,6 +292,9 @@ def test_gradient_checkpointing_computes_with_the_same_branch_again(branches):
     """The backward pass computes activations anew when the `with` blocks have ended."""
     torch.manual_seed(0)
     model = convert_aux_bn(timm.create_model('resnet10t', num_classes=3)).double().train()
+    for norm in model.modules():
+        if hasattr(norm, 'aux_bn'):
+            nn.init.constant_(norm.aux_bn.weight, 2)  # With equal weights, the wrong branch would do as well.
     twin = copy.deepcopy(model)
     twin.set_grad_checkpointing()
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)

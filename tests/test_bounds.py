@@ -23,6 +23,10 @@ def check(argv: str) -> None:
     check_config(config_from_args(build_parser().parse_args([*COMMON, *argv.split()])))
 
 
+def measuring(argv: str) -> ValidateConfig:
+    return validate_config(validate_parser().parse_args([*COMMON, *argv.split()]))
+
+
 @pytest.mark.parametrize(
     'argv',
     [
@@ -81,8 +85,10 @@ def test_milestones_in_another_order(schedule):
         check(f'--sched {schedule} --decay-milestones 4 2')
 
 
-def test_bounds_include_their_ends():
+def test_bounds_include_their_ends(tmp_path):
     check('--weight-decay 0 --warmup-lr 0 --warmup-epochs 0 --workers 0 --momentum 0 --drop 1 --epochs 1 --min-lr 0')
+    check('--smoothing 0 --opt adamw --opt-betas 0 0.9')
+    check_validation(measuring(f'--benchmarks pgd --benchmark-dir imagenet={tmp_path} --epsilons 0 255'))
 
 
 @pytest.mark.parametrize(
@@ -90,14 +96,13 @@ def test_bounds_include_their_ends():
     [
         ('--batch-size 0', 'at least 1'), ('--in-chans 0', 'at least 1'), ('--workers -1', 'at least 0'),
         ('--benchmarks pgd --pgd-restarts 0', 'at least 1'), ('--benchmarks pgd --pgd-step-size -1', 'at least 0'),
-        ('--benchmarks pgd --epsilons 300', '0 to 255'),
+        ('--benchmarks pgd --epsilons -0.5', '0 to 255'), ('--benchmarks pgd --epsilons 255.5', '0 to 255'),
     ],
 )  # fmt: skip
 def test_measuring(argv, expected):
     *_, name, value = argv.split()
-    config = validate_config(validate_parser().parse_args([*COMMON, *argv.split()]))
     with pytest.raises(DebiasError, match=f'^{name} is {value}; expected {expected}'):
-        check_validation(config)
+        check_validation(measuring(argv))
 
 
 @pytest.mark.parametrize(('bounds', 'config'), [(OF_TRAINING, TrainConfig), (OF_VALIDATION, ValidateConfig)])

@@ -19,11 +19,11 @@ def mix(kind, stylizer):
     return kind(stylizer, 0.5, torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize('world_size', [2, 4])
+@pytest.mark.parametrize(('world_size', 'dtype'), [(2, torch.float32), (4, torch.float32), (2, torch.float16)])
 @pytest.mark.parametrize('name', ['adain_lite', 'colour'])
-def test_as_one_process_with_the_whole_batch(tmp_path, colour_stylizer, world_size, name):
+def test_as_one_process_with_the_whole_batch(tmp_path, colour_stylizer, world_size, dtype, name):
     stylizer = colour_stylizer if name == 'colour' else create_stylizer(name)
-    images = torch.rand(PER_PROCESS * world_size, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(PER_PROCESS * world_size, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
     labels = torch.arange(len(images))
 
     def run():
@@ -38,19 +38,34 @@ def test_as_one_process_with_the_whole_batch(tmp_path, colour_stylizer, world_si
     ended = launch(run, world_size, tmp_path / 'log')
     assert [process.code for process in ended] == [0] * world_size, ended
     whole = mix(ShapeTextureMix, stylizer)
+    atol = 1e-6 if dtype == torch.float32 else 1e-3  # Half precision near 1: the last digit.
     shares = [torch.load(tmp_path / f'{rank}.pt') for rank in range(world_size)]
     for number, targets in enumerate([labels, labels, torch.eye(len(images))]):
         expected_images, expected_labels = whole(images, targets)
         for rank in range(world_size):
             stylised, texture_labels = shares[rank][number]
             assert torch.equal(texture_labels, expected_labels[rank::world_size])
-            torch.testing.assert_close(stylised, expected_images[rank::world_size], atol=1e-6, rtol=0)
+            torch.testing.assert_close(stylised, expected_images[rank::world_size], atol=atol, rtol=0)
 
 
 def test_some_partners_are_elsewhere():
     """The test above would pass with partners within each process otherwise."""
     partners = mix(GlobalMix, torch.nn.Identity()).sample(8)
     assert {int(partner) % 2 for partner in partners[::2]} == {0, 1}
+
+
+def test_partners_of_its_own_batch_need_no_other_process(tmp_path, colour_stylizer, images):
+    """One process stylises so while the other does nothing."""
+    arguments = images, torch.arange(8), torch.arange(8).roll(1)
+
+    def run():
+        if init_machine('cpu').is_primary:
+            torch.save(mix(GlobalMix, colour_stylizer).apply(*arguments), tmp_path / 'own.pt')
+        torch.distributed.destroy_process_group()
+
+    ended = launch(run, 2, tmp_path / 'log')
+    assert [process.code for process in ended] == [0, 0], ended
+    torch.testing.assert_close(torch.load(tmp_path / 'own.pt'), mix(ShapeTextureMix, colour_stylizer).apply(*arguments))
 
 
 @pytest.mark.parametrize(('name', 'size'), [('adain_lite', 114_624), ('adain_vgg19', 4_096)])

@@ -1,5 +1,7 @@
 """The dual-target loss against its formula."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -43,13 +45,13 @@ def test_formula(batch, base, gamma):
 
 
 def test_cross_entropy_by_hand(batch):
-    """-Σ_c (γ 1_y + (1-γ) 1_y') log softmax(o)_c, written out image by image."""
+    """-Σ_c (γ 1_y + (1-γ) 1_y') log softmax(o)_c, written out image by image, with the paper's γ, the default."""
     logits, shape, texture = batch
     total = 0.0
     for row, y, other in zip(logits, shape, texture, strict=True):
         log_z = torch.log(sum(torch.exp(value) for value in row))
         total += 0.8 * (log_z - row[y]) + 0.2 * (log_z - row[other])
-    torch.testing.assert_close(DualTargetLoss(nn.CrossEntropyLoss(), 0.8)(logits, shape, texture), total / len(logits))
+    torch.testing.assert_close(DualTargetLoss(nn.CrossEntropyLoss())(logits, shape, texture), total / len(logits))
 
 
 @pytest.mark.parametrize(
@@ -88,12 +90,29 @@ def test_clean_images_have_one_label(batch):
     assert DualTargetLoss(base, 0.8)(logits, shape) == base(logits, shape)
 
 
+@pytest.mark.parametrize(('gamma', 'shape', 'texture'), [(1.0, 0, 1), (0.0, 1, 0)])
+def test_a_label_without_weight_does_not_count(gamma, shape, texture):
+    """Not even where its loss is infinite, which 0 times would make NaN."""
+    logits = torch.tensor([[0.0, -math.inf]])
+    loss = DualTargetLoss(nn.CrossEntropyLoss(), gamma)
+    assert loss(logits, torch.tensor([shape]), torch.tensor([texture])) == 0
+
+
+class SquaredCrossEntropy(nn.CrossEntropyLoss):
+    """A subclass need not be linear because its parent is."""
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return super().forward(logits, target) ** 2
+
+
 @pytest.mark.parametrize(
     'base',
     [
         AsymmetricLossSingleLabel(),
         JsdCrossEntropy(),
         BinaryCrossEntropy(target_threshold=0.2),
+        BinaryCrossEntropy(target_threshold=0.0),
+        SquaredCrossEntropy(),
         nn.CrossEntropyLoss(weight=torch.ones(7)),
         nn.MSELoss(),
     ],

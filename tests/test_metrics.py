@@ -104,6 +104,7 @@ def test_extra_corruptions_are_left_out_of_mce():
     [
         ({'gausian_noise': [0.5] * 5}, "'gausian_noise' is no corruption.*Did you mean 'gaussian_noise'"),
         ({'fog': [0.5] * 4}, "'fog' has 4 errors; expected one for each severity"),
+        ({'fog': [0.5] * 6}, "'fog' has 6 errors; expected one for each severity"),
         ({'fog': [50.0] * 5}, r'fog has the value 50; expected fractions in \[0, 1\], not percent'),
         ({'fog': [-0.1] * 5}, 'fog has the value -0.1'),
         ({'fog': [math.nan] * 5}, 'fog has values that are not finite'),
@@ -287,6 +288,8 @@ def test_tensors_arrays_and_sequences_agree():
         assert metric(confidence, torch.tensor(correct)) == expected
         assert metric(confidence.double().numpy(), correct) == expected
     assert auroc(confidence, confidence.requires_grad_()) == pytest.approx(0.5)
+    errors = np.array([0.1, 0.2, 0.3, 0.4, 0.55], dtype=np.float16)
+    assert mean_error({'fog': errors}) == mean_error({'fog': errors.tolist()})
 
 
 @pytest.mark.parametrize(
@@ -308,7 +311,7 @@ def test_wilson_interval_solves_its_equation(confidence):
 
 def test_wilson_interval_ends():
     assert wilson_interval(0, 5)[0] == 0
-    assert wilson_interval(5, 5)[1] == 1
+    assert {wilson_interval(count, count)[1] for count in range(1, 200)} == {1}  # Rounding leaves no gap.
     for right, total, confidence in [(0, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 95), (1, 2, 0)]:
         with pytest.raises(DebiasError, match='expected'):
             wilson_interval(right, total, confidence)

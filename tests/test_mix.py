@@ -78,6 +78,12 @@ def test_refuses_alpha_outside_the_unit_interval(colour_stylizer, alpha):
         ShapeTextureMix(colour_stylizer, alpha)
 
 
+def test_strengths_of_the_papers(colour_stylizer, images):
+    """Half of it between images of a batch, all of it with the textures of Stylized-ImageNet."""
+    assert ShapeTextureMix(colour_stylizer).alpha == 0.5
+    assert StyleBankMix(StyleBank(colour_stylizer, images)).alpha == 1
+
+
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
 def test_images_that_are_not_finite(images, value):
     """Zeros take their place; the others are untouched, to the last bit."""
@@ -174,6 +180,12 @@ class TestStyleBankMix:
         colour_stylizer.decode = lambda features, style, alpha: features[0] * math.nan
         with pytest.raises(DebiasError, match='NaN or infinite values for style 2'):
             mix.bank.apply(images[0], 2, 1.0)
+
+    def test_half_precision_is_stylised_in_float32(self, mix, images):
+        images, drawn = images.half(), mix.sample(8)
+        stylised, _ = mix.apply(images, torch.arange(8), drawn)
+        expected, _ = mix.apply(images.float(), torch.arange(8), drawn)
+        torch.testing.assert_close(stylised, expected.half(), rtol=0, atol=0)
 
     def test_styles_of_another_size(self, mix, images):
         stylised, _ = mix.apply(images[:, :, :20, :24], torch.arange(8), mix.sample(8))

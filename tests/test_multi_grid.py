@@ -92,6 +92,10 @@ def test_refuses_stages_that_do_not_ascend(ends):
         MultiGrid(ends)
 
 
+def test_min_size_may_be_that_of_the_images():
+    assert MultiGrid((4,), min_size=64).sizes((64, 64)) == [(64, 64)]
+
+
 def test_refuses_to_enlarge():
     with pytest.raises(DebiasError, match='200 is above that of the images, 64'):
         MultiGrid((4,), min_size=200).size((64, 64), 0, 0)

@@ -22,6 +22,18 @@ def content(epoch: int, batch: int = 0) -> dict:
     return {'state_dict': {'epoch': torch.tensor(epoch)}, 'timm_debias': {'epoch': epoch, 'batch': batch}}
 
 
+def timms_saver(folder, **options) -> CheckpointSaver:
+    model = nn.Linear(1, 1)
+    return CheckpointSaver(model, torch.optim.SGD(model.parameters(), 0.1), ARGS, checkpoint_dir=str(folder), **options)
+
+
+def restored(folder, name: str) -> Saver:
+    """Return what goes on from a checkpoint of a folder."""
+    saver = Saver(folder, False, 2)
+    saver.restore(folder / name, read_checkpoint(folder / name))
+    return saver
+
+
 def names(folder) -> set[str]:
     return {path.name.removesuffix('.pth.tar') for path in folder.iterdir()}
 
@@ -38,11 +50,7 @@ def test_keeps_what_timm_keeps(tmp_path, decreasing, max_history):
     ours, timms = tmp_path / 'ours', tmp_path / 'timms'
     ours.mkdir()
     timms.mkdir()
-    model = nn.Linear(1, 1)
-    theirs = CheckpointSaver(
-        model, torch.optim.SGD(model.parameters(), 0.1), ARGS, checkpoint_dir=str(timms), decreasing=decreasing,
-        max_history=max_history,
-    )  # fmt: skip
+    theirs = timms_saver(timms, decreasing=decreasing, max_history=max_history)
     saver = Saver(ours, decreasing, max_history)
     for epoch, metric in enumerate(metrics):
         saver.save_epoch(content(epoch), epoch, metric)
@@ -51,6 +59,7 @@ def test_keeps_what_timm_keeps(tmp_path, decreasing, max_history):
         assert saver.best == (theirs.best_epoch, theirs.best_metric)
         assert saver.ranked == [(os.path.basename(path), metric) for path, metric in theirs.checkpoint_files]
         assert epoch_in(ours / 'last.pth.tar') == epoch
+        assert read_checkpoint(ours / 'last.pth.tar')['metric'] == read_checkpoint(timms / 'last.pth.tar')['metric']
         assert epoch_in(ours / 'model_best.pth.tar') == theirs.best_epoch
         if epoch:
             assert epoch_in(ours / 'previous.pth.tar') == epoch - 1
@@ -76,12 +85,70 @@ def test_two_checkpoints_within_epochs(tmp_path):
         saver.save_step(content(0, update), 0, update)
     assert names(tmp_path) == {'recovery-0-9', 'recovery-0-14'}
     # Another process goes on: what it removes is what the first would have.
-    again = Saver(tmp_path, False, 3)
-    path = tmp_path / 'recovery-0-14.pth.tar'
-    again.restore(path, read_checkpoint(path))
-    again.save_step(content(1, 4), 1, 4)
+    restored(tmp_path, 'recovery-0-14.pth.tar').save_step(content(1, 4), 1, 4)
     assert names(tmp_path) == {'recovery-0-14', 'recovery-1-4'}
     assert read_checkpoint(tmp_path / 'recovery-1-4.pth.tar')['timm_debias']['serial'] == 4
+
+
+def test_checkpoint_within_an_epoch_is_written_once(tmp_path):
+    """Anew only where its file is gone, or is of a future that the run has gone back from."""
+    saver = Saver(tmp_path, False, 2)
+    saver.save_epoch(content(0), 0, 1.0)
+    path = saver.save_step(content(1, 4), 1, 4)
+    saver.save_step(content(2, 4), 1, 4)
+    assert epoch_in(path) == 1
+    saver.save_step(content(2, 9), 1, 9)
+    path.unlink()
+    saver.save_step(content(3, 4), 1, 4)
+    saver.save_step(content(3, 14), 1, 14)
+    assert epoch_in(path) == 3
+    restored(tmp_path, 'last.pth.tar').save_step(content(4, 4), 1, 4)
+    assert epoch_in(path) == 4
+
+
+def test_an_epoch_that_is_trained_again_has_its_new_rank(tmp_path):
+    saver = Saver(tmp_path, False, 3)
+    for epoch, metric in ((0, 1.0), (1, 2.0), (0, 3.0)):
+        saver.save_epoch(content(epoch), epoch, metric)
+    assert saver.ranked == [('checkpoint-0.pth.tar', 3.0), ('checkpoint-1.pth.tar', 2.0)]
+
+
+def test_an_epoch_that_falls_out_leaves_no_file_of_the_future_before(tmp_path):
+    saver = Saver(tmp_path, False, 2)
+    for epoch, metric in ((0, 3.0), (1, 2.0), (2, 5.0)):
+        saver.save_epoch(content(epoch), epoch, metric)
+    again = restored(tmp_path, 'previous.pth.tar')
+    again.save_epoch(content(2), 2, 1.0)
+    assert names(tmp_path) == {'last', 'previous', 'checkpoint-0', 'checkpoint-1', 'model_best'}
+    assert epoch_in(tmp_path / 'model_best.pth.tar') == 0
+
+
+def test_a_copy_that_a_run_goes_on_from_is_kept(tmp_path):
+    saver = Saver(tmp_path, False, 1)
+    for epoch, metric in ((0, 3.0), (1, 2.0)):
+        saver.save_epoch(content(epoch), epoch, metric)
+    copy = tmp_path / 'checkpoint-1.pth.tar'
+    copy.write_bytes((tmp_path / 'last.pth.tar').read_bytes())
+    restored(tmp_path, copy.name)
+    assert copy.exists()
+
+
+def test_checkpoints_that_are_gone_have_no_rank(tmp_path):
+    saver = Saver(tmp_path, False, 2)
+    for epoch in range(2):
+        saver.save_epoch(content(epoch), epoch, epoch)
+    (tmp_path / 'checkpoint-0.pth.tar').unlink()
+    assert restored(tmp_path, 'last.pth.tar').ranked == [('checkpoint-1.pth.tar', 1)]
+
+
+def test_epochs_of_timm_without_a_metric_have_no_rank(tmp_path):
+    theirs = timms_saver(tmp_path)
+    for epoch in range(2):
+        theirs.save_checkpoint(epoch)
+    saver = restored(tmp_path, 'last.pth.tar')
+    saver.save_epoch(content(2), 2, 0.5)
+    assert saver.ranked == [('checkpoint-2.pth.tar', 0.5)]
+    assert names(tmp_path) >= {'checkpoint-0', 'checkpoint-1'}
 
 
 class KilledError(BaseException):
@@ -112,8 +179,10 @@ def test_killed_while_it_arranges(tmp_path, metrics, monkeypatch):
     whole = tmp_path / 'whole'
     whole.mkdir()
     saver, last_epoch = Saver(whole, False, 2), len(metrics) - 1
-    for epoch, metric in enumerate(metrics):
+    final = content(last_epoch), last_epoch, metrics[-1], True
+    for epoch, metric in enumerate(metrics[:-1]):
         saver.save_epoch(content(epoch), epoch, metric)
+    saver.save_epoch(*final)
     killed = 0
     for stop_at in range(1, 50):
         folder = tmp_path / str(stop_at)
@@ -124,15 +193,13 @@ def test_killed_while_it_arranges(tmp_path, metrics, monkeypatch):
         with monkeypatch.context() as patch:
             kill_at(patch, stop_at)
             try:
-                saver.save_epoch(content(last_epoch), last_epoch, metrics[-1])
+                saver.save_epoch(*final)
                 break
             except KilledError:
                 killed += 1
-        last = folder / 'last.pth.tar'
-        again = Saver(folder, False, 2)
-        again.restore(last, read_checkpoint(last))
-        if epoch_in(last) < last_epoch:
-            again.save_epoch(content(last_epoch), last_epoch, metrics[-1])
+        again = restored(folder, 'last.pth.tar')
+        if epoch_in(folder / 'last.pth.tar') < last_epoch:
+            again.save_epoch(*final)
         assert names(folder) == names(whole), stop_at
         for name in names(whole):
             assert epoch_in(folder / f'{name}.pth.tar') == epoch_in(whole / f'{name}.pth.tar'), (stop_at, name)
@@ -144,14 +211,16 @@ def test_names_that_are_not_ours_are_never_removed(tmp_path):
     run, victim = tmp_path / 'run', tmp_path / 'precious'
     run.mkdir()
     victim.touch()
-    (run / 'args.yaml').touch()
+    others = ('args.yaml', 'checkpoint-1.pth.tar.kept')
+    for name in others:
+        (run / name).touch()
     saver = Saver(run, False, 2)
     path = saver.save_step(content(0, 1), 0, 0)
     loaded = read_checkpoint(path)
-    loaded['saver'] |= {'dropped': ['../precious', str(victim), 'args.yaml'], 'checkpoint_files': [('../precious', 1)]}
+    loaded['saver'] |= {'dropped': ['../precious', str(victim), *others], 'checkpoint_files': [('../precious', 1)]}
     Saver(run, False, 1).restore(path, loaded)
     assert victim.exists()
-    assert (run / 'args.yaml').exists()
+    assert all((run / name).exists() for name in others)
 
 
 def test_without_hard_links(tmp_path, monkeypatch):

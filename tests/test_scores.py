@@ -36,9 +36,11 @@ def test_top_k():
 
 def test_top_k_of_several_labels():
     targets = torch.stack([LABELS, (LABELS + 3) % 12, torch.full_like(LABELS, -1)], dim=1)
-    best = LOGITS.argmax(dim=1)
-    expected = sum(int(a) in (int(b), (int(b) + 3) % 12) for a, b in zip(best, LABELS, strict=True))
-    assert counted(TopK(), targets)['top1'] == expected
+    pairs = [{label, (label + 3) % 12} for label in LABELS.tolist()]
+    ranked = LOGITS.argsort(dim=1, descending=True).tolist()
+    top1 = sum(row[0] in pair for row, pair in zip(ranked, pairs, strict=True))
+    top5 = sum(bool(pair & {*row[:5]}) for row, pair in zip(ranked, pairs, strict=True))
+    assert counted(TopK(), targets) == {'images': 40, 'top1': top1, 'top5': top5}
 
 
 def test_top_k_of_few_classes():
@@ -126,6 +128,18 @@ def test_the_mean_is_not_the_sum():
     score = ConflictDecisions([[0], [1, 2, 3]])
     score.update(logits, torch.tensor([[0, 1]]))
     assert score.state() == {'images': [1, 0], 'shape': [1, 0], 'texture': [0, 0]}
+
+
+def test_half_precision_decides_as_float32():
+    """Its logits are told apart, while their probabilities, 0.49995 and 0.50005, would both be 0.5."""
+    logits, label = torch.tensor([[0.0, 2e-4]], dtype=torch.float16), torch.tensor([1])
+    accuracy, confidence, decisions = SubsetAccuracy([0, 1]), SubsetConfidence([0, 1]), ConflictDecisions([[0], [1]])
+    assert accuracy.update(logits, label).all()
+    assert decisions.update(logits, torch.tensor([[1, 0]])).all()
+    confidence.update(logits, label)
+    probability = 1 / (1 + math.exp(-logits[0, 1].item()))
+    for score in (accuracy, confidence):
+        assert score.state()['confidence'] == pytest.approx([probability], rel=1e-6)
 
 
 def test_share_in_percent():

@@ -132,9 +132,12 @@ def mce(method: str) -> list[float]:
     return result
 
 
+def half_width(numbers: list[float]) -> float:
+    return T4 * statistics.stdev(numbers) / math.sqrt(5)
+
+
 def interval(numbers: list[float], sign: str = '') -> str:
-    half = T4 * statistics.stdev(numbers) / math.sqrt(5)
-    return f'{statistics.mean(numbers):{sign}.1f} ± {half:.1f}'
+    return f'{statistics.mean(numbers):{sign}.1f} ± {half_width(numbers):.1f}'
 
 
 def test_means(written):
@@ -169,8 +172,10 @@ def test_tests_csv(written):
     assert len(rows) == 2 * 2 * 3
     row = next(row for row in rows if (row['method'], row['baseline'], row['measure']) == ('debiased', 'plain', 'mCE'))
     points = [a - b for a, b in zip(mce('debiased'), mce('plain'), strict=True)]
-    assert float(row['difference']) == pytest.approx(statistics.mean(points), abs=1e-3)
-    assert (row['seeds'], row['verdict']) == ('5', 'better')
+    mean, half = statistics.mean(points), half_width(points)
+    found = [float(row[key]) for key in ('difference', 'low', 'high')]
+    assert found == pytest.approx([mean, mean - half, mean + half], abs=1e-3)
+    assert (row['data'], row['seeds'], row['verdict']) == ('', '5', 'better')
     family = [item for item in rows if item['baseline'] == 'plain' and item['measure'] != 'texture']
     assert len(family) == 4
     ordered = sorted(float(item['p']) for item in family)
@@ -262,6 +267,9 @@ def test_mean_over_data_sets(tmp_path):
     markdown = (tmp_path / 'report.md').read_text()
     assert '![Error by severity, folder-c](mean.severities-folder-c.svg)' in markdown
     assert table(markdown.split('## twemoji')[1], 'Figures')['plain'][0] == '4'
+    with open(tmp_path / 'tests.csv', newline='') as file:
+        clean = {row['data']: row for row in csv.DictReader(file) if row['measure'] == 'clean'}
+    assert {name: row['seeds'] for name, row in clean.items()} == {'mean': '4', 'noto': '5', 'twemoji': '4'}
 
 
 def test_csv_goes_round(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -27,6 +28,12 @@ def rows_of(plain: dict[str, float], debiased: dict[str, float], data: str = '')
         for method, figures in (('plain', plain), ('debiased', debiased))
         if figures
     ]
+
+
+def read_tests(folder: Path) -> list[dict[str, str]]:
+    """Lines of tests.csv."""
+    with open(folder / 'tests.csv', newline='') as file:
+        return list(csv.DictReader(file))
 
 
 def line_of(markdown: str, start: str) -> list[str]:
@@ -61,6 +68,12 @@ def test_no_mce_without_the_baseline(tmp_path):
     assert 'No mCE (–): it is relative to plain, of which no run with errors by corruption is finished.' in markdown
 
 
+def test_no_mce_without_errors_of_the_method(tmp_path):
+    markdown = report(tmp_path, rows_of(errors(20, 5), {'b': 50.0}))
+    assert line_of(markdown, 'plain')[2] == '100.0'
+    assert line_of(markdown, 'debiased')[2] == '–'
+
+
 def test_no_mean_mce_where_a_data_set_has_none(tmp_path):
     rows = rows_of(errors(20, 5), errors(10, 3), 'a') + rows_of(errors(20, 0), errors(10, 3), 'b')
     markdown = report(tmp_path, rows, data={'a': {}, 'b': {}})
@@ -78,17 +91,31 @@ def test_mce_is_of_its_own_benchmark(tmp_path):
     assert {'severities-folder-c.svg', 'severities-imagenet-c.svg'} <= {file.name for file in tmp_path.iterdir()}
 
 
-def test_a_blank_cell_is_named(tmp_path):
+def test_order_of_the_rows_does_not_matter(tmp_path):
+    rows = rows_of(errors(20, 5), errors(10, 5))
+    markdown = report(tmp_path, rows)
+    assert markdown.index('| plain |') < markdown.index('| debiased |')
+    assert report(tmp_path, rows[::-1]) == markdown
+
+
+def test_a_method_that_the_study_has_not(tmp_path):
+    """What was measured of it alone has no table."""
+    other = Row('', '', 'other', 0, 'finished', figures={'imagenet-c/fog/1': 80.0})
+    assert 'imagenet-c' not in report(tmp_path, [*rows_of(errors(20, 5), errors(10, 5)), other])
+
+
+@pytest.mark.parametrize(('line', 'run'), [(0, 'plain, seed 0'), (3, 'debiased, seed 1')])
+def test_a_blank_cell_is_named(tmp_path, line, run):
     report(tmp_path, rows_of(errors(20, 5), errors(10, 5)))
     path = tmp_path / 'results.csv'
     with open(path, newline='') as file:
         lines = list(csv.DictReader(file))
-    lines[3]['folder-c/fog/4'] = ''
+    lines[line]['folder-c/fog/4'] = ''
     with open(path, 'w', newline='') as file:
         writer = csv.DictWriter(file, lines[0])
         writer.writeheader()
         writer.writerows(lines)
-    with pytest.raises(DebiasError, match=r"debiased, seed 1: no figure in 'folder-c/fog/4'"):
+    with pytest.raises(DebiasError, match=f"{run}: no figure in 'folder-c/fog/4'"):
         write_report(read_study(tmp_path / 'study.yaml'), tmp_path)
 
 
@@ -105,8 +132,7 @@ def test_the_same_in_all_seeds_is_no_proof(tmp_path):
     assert line_of(difference, 'debiased') == ['+0.2', '+0.4 ± 1.3']
     assert 'Without ±: the same in all seeds, which gives no interval and no p.' in difference
     assert 'undecided: clean, b' in difference
-    with open(tmp_path / 'tests.csv', newline='') as file:
-        clean, other = csv.DictReader(file)
+    clean, other = read_tests(tmp_path)
     assert [clean[key] for key in ('difference', 'low', 'high', 'p', 'p_holm')] == ['0.2500', '', '', '', '']
     # t = (5/12) / sqrt(13/144) = 5 / sqrt(13); with two degrees p = 1 - t / sqrt(2 + t²) = 1 - 5 / sqrt(51).
     assert float(other['p']) == pytest.approx(1 - 5 / 51**0.5, rel=2e-3)
@@ -116,9 +142,23 @@ def test_the_same_in_all_seeds_is_no_proof(tmp_path):
 def test_one_seed_has_blank_ends_and_formulas_are_texts(tmp_path):
     rows = rows_of(errors(20, 5), errors(10, 5))[:2]
     report(tmp_path, rows, measures={'=1+1': 'folder_top1'})
-    with open(tmp_path / 'tests.csv', newline='') as file:
-        (row,) = csv.DictReader(file)
-    assert (row['measure'], row['seeds'], row['low'], row['high']) == ("'=1+1", '1', '', '')
+    (row,) = read_tests(tmp_path)
+    assert [row[key] for key in ('measure', 'seeds', 'low', 'high', 'verdict')] == ["'=1+1", '1', '', '', '']
+
+
+def test_one_seed_is_not_among_the_tests(tmp_path):
+    """Holm's correction is for what was seen in several seeds."""
+    rows = [
+        Row('', '', method, seed, 'finished', figures={'folder_top1': 90.0 + gain * seed, **more})
+        for seed, more in enumerate(({'b': 50.0}, {}, {}))
+        for method, gain in (('plain', 0.0), ('debiased', 1.0))
+    ]
+    report(tmp_path, rows, measures={'clean': 'folder_top1', 'b': 'b'})
+    clean, other = read_tests(tmp_path)
+    # Gains of 0, 1 and 2: t = sqrt(3); with two degrees p = 1 - t / sqrt(2 + t²).
+    assert float(clean['p']) == pytest.approx(1 - 0.6**0.5, rel=2e-3)
+    assert clean['p_holm'] == clean['p']
+    assert [other[key] for key in ('seeds', 'p', 'p_holm')] == ['1', '', '']
 
 
 @pytest.mark.parametrize(

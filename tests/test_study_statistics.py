@@ -35,6 +35,11 @@ def test_two_sided_probability_is_the_integral_of_the_density(t, degrees):
     assert t_two_sided(t, degrees) == pytest.approx(1 - 2 * inside, abs=1e-9)
 
 
+@pytest.mark.parametrize('t', [1e2, 1e3, 1e4, 1e15])
+def test_probability_that_is_lost_in_rounding_is_not_negative(t):
+    assert all(0 <= t_two_sided(t, degrees) < 0.01 for degrees in range(1, 40))
+
+
 def test_many_degrees_are_the_normal_distribution():
     assert t_quantile(0.975, 100_001) == pytest.approx(statistics.NormalDist().inv_cdf(0.975), abs=1e-4)
 

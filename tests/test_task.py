@@ -66,6 +66,16 @@ def test_step_against_the_formula(colour_stylizer, images):
     torch.testing.assert_close(result['loss'], (loss_clean + loss_stylised) / 2)
     assert result['top1_clean'] == 100 * (clean_logits.argmax(-1) == labels).float().mean()
     assert result['top1_stylised'] == 100 * (stylised_logits.argmax(-1) == labels).float().mean()
+    logged = ('loss_clean', 'loss_stylised', 'top1_clean', 'top1_stylised')
+    assert not any(result[name].requires_grad for name in logged), 'what is logged must not keep the graph'
+
+
+def test_each_accuracy_is_of_its_half(colour_stylizer, images):
+    task = create(colour_stylizer)
+    labels = torch.arange(8)
+    task.classify = lambda clean, stylised: (torch.eye(10)[labels], torch.eye(10)[labels // 2])
+    result = task(normalised(images), labels)
+    assert (result['top1_clean'], result['top1_stylised']) == (100, 12.5)
 
 
 class Unread(TorchDispatchMode):
@@ -299,22 +309,24 @@ class TestCleanAugment:
 
 
 class TestStyleBank:
-    def test_step_against_the_formula(self, colour_stylizer, images):
+    @pytest.mark.parametrize('alpha', [0.3, 1.0])
+    def test_step_against_the_formula(self, colour_stylizer, images, alpha):
         labels = torch.arange(8)
         bank = StyleBank(colour_stylizer, images[:3])
-        task = create(colour_stylizer, style_bank=bank, aux_bn=False, alpha=1.0)
+        task = create(colour_stylizer, style_bank=bank, aux_bn=False, alpha=alpha)
         drawn = create(colour_stylizer, style_bank=bank).mix.sample(8)
         assert task.criterion.gamma == 1
         result = task.train()(normalised(images), labels)
-        stylised = normalised(colour_stylizer(images, images[drawn], 1.0))
+        stylised = normalised(colour_stylizer(images, images[drawn], alpha))
         logits = create(colour_stylizer, aux_bn=False).trainable_module.train()(
             torch.cat([normalised(images), stylised])
         )
         torch.testing.assert_close(result['loss'], F.cross_entropy(logits, labels.repeat(2)))
 
-    def test_refuses_a_weight_for_labels_it_has_not(self, colour_stylizer, images):
-        with pytest.raises(DebiasError, match=r'gamma is 0\.8'):
-            create(colour_stylizer, style_bank=StyleBank(colour_stylizer, images), gamma=0.8)
+    @pytest.mark.parametrize('gamma', [0, 0.8])
+    def test_refuses_a_weight_for_labels_it_has_not(self, colour_stylizer, images, gamma):
+        with pytest.raises(DebiasError, match=f'gamma is {gamma}, and styles of a bank have no label'):
+            create(colour_stylizer, style_bank=StyleBank(colour_stylizer, images), gamma=gamma)
 
 
 class TestRefuses:
@@ -328,9 +340,10 @@ class TestRefuses:
         with pytest.raises(DebiasError, match='1 input channels'):
             create_debias_task(timm.create_model(arch, in_chans=1), colour_stylizer)
 
-    def test_other_classes(self, colour_stylizer):
-        model = convert_aux_bn(timm.create_model('test_resnet', num_classes=7))
-        with pytest.raises(DebiasError, match='7 outputs and num_classes is 10'):
+    @pytest.mark.parametrize('outputs', [7, 12])
+    def test_other_classes(self, colour_stylizer, outputs):
+        model = convert_aux_bn(timm.create_model('test_resnet', num_classes=outputs))
+        with pytest.raises(DebiasError, match=f'{outputs} outputs and num_classes is 10'):
             create_debias_task(model, colour_stylizer, num_classes=10)
 
     def test_unknown_stylizer(self):

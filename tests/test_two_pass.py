@@ -15,9 +15,9 @@ from timm_debias.two_pass import convert_two_pass
 
 @pytest.fixture
 def create():
-    def build():
+    def build(arch='test_resnet'):
         torch.manual_seed(0)
-        return timm.create_model('test_resnet', num_classes=10).train()
+        return timm.create_model(arch, num_classes=10).train()
 
     return build
 
@@ -28,10 +28,12 @@ def batch():
     return torch.randn(6, 3, 48, 48, generator=generator), torch.randn(6, 3, 32, 32, generator=generator)
 
 
-def test_each_half_has_its_batch_norm(create, batch):
+@pytest.mark.parametrize('arch', ['test_resnet', 'test_efficientnet'])
+def test_each_half_has_its_batch_norm(create, batch, arch):
+    """The second architecture has its activations within the batch norms."""
     clean, stylised = batch
-    model = convert_two_pass(convert_aux_bn(create()))
-    clean_model, stylised_model = create(), create()
+    model = convert_two_pass(convert_aux_bn(create(arch)))
+    clean_model, stylised_model = create(arch), create(arch)
     logits = model(clean, stylised)
     torch.testing.assert_close(logits, (clean_model(clean), stylised_model(stylised)))
     for name, buffer in clean_model.named_buffers():

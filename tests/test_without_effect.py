@@ -13,6 +13,7 @@ from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.optim import build_scheduler
 
 COMMON = ['--device', 'cpu', '--model', 'test_resnet']
+MULTILABEL = '--task multilabel --dataset hfds/x'
 
 
 def parsed(argv: str) -> TrainConfig:
@@ -46,10 +47,16 @@ def warnings(argv: str, caplog) -> list[str]:
         ('--resplit', '--resplit', '--reprob'),
         ('--mixup-prob 0.5', '--mixup-prob', '--mixup or --cutmix'),
         ('--mixup 0.2 --mixup-switch-prob 0.1', '--mixup-switch-prob', 'both --mixup and --cutmix'),
+        (f'{MULTILABEL} --poly-gamma 2', '--poly-gamma', '--loss poly'),
     ],
 )
 def test_without_another_flag(argv, flag, switch, caplog):
     assert warnings(argv, caplog) == [f'{flag} has no effect without {switch}.']
+
+
+def test_without_two_other_flags(caplog):
+    switches = ('--task multilabel', '--loss poly')
+    assert warnings('--poly-gamma 2', caplog) == [f'--poly-gamma has no effect without {name}.' for name in switches]
 
 
 @pytest.mark.parametrize(
@@ -69,11 +76,26 @@ def test_beside_another_flag(argv, flag, other, caplog):
     [
         '--resplit --split-bn', '--mixup 0.2 --cutmix 1 --mixup-switch-prob 0.1', '--cutmix-minmax 0.2 0.8 --mixup 1 '
         '--mixup-switch-prob 0.1', '--lr 0 --lr-base 0.5', '--reprob 0.1 --recount 2 --remode rand', '--aa rand-m9-n2',
-        '--layer-decay 0.9 --layer-decay-min-scale 0.1', '',
+        '--layer-decay 0.9 --layer-decay-min-scale 0.1', '', '--mixup 0.2 --mixup-off-epoch 3',
+        '--cutmix 1 --mixup-prob 0.5', f'{MULTILABEL} --loss poly --poly-gamma 2',
     ],
 )  # fmt: skip
 def test_flags_that_act(argv, caplog):
     assert warnings(argv, caplog) == []
+
+
+@pytest.mark.parametrize(
+    'argv',
+    [
+        f'{MULTILABEL} --loss db', f'{MULTILABEL} --loss-pos-weight neg_pos --loss-weight-power 0.5',
+        '--loss bce --loss-class-weight inv_freq --loss-weight-power 0.5',
+        '--loss bce --loss-class-weight effective_num',
+    ],
+)  # fmt: skip
+def test_class_stats_that_act(argv, caplog, tmp_path):
+    stats = tmp_path / 'stats.json'
+    stats.write_text('{"pos_counts": [2, 4, 8], "num_samples": 14}')
+    assert warnings(f'{argv} --num-classes 3 --class-stats {stats}', caplog) == []
 
 
 OF_SCHEDULES = (

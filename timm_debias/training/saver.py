@@ -77,7 +77,8 @@ class Saver:
         name = f'recovery-{epoch}-{update}{_EXTENSION}'
         if name in self.steps and (self.folder / name).exists():
             return self.folder / name
-        dropped, self.steps = self.steps[: 1 - _STEPS_KEPT], [*self.steps[1 - _STEPS_KEPT :], name]
+        others = [step for step in self.steps if step != name]
+        dropped, self.steps = others[: 1 - _STEPS_KEPT], [*others[1 - _STEPS_KEPT :], name]
         write_checkpoint(self.folder / name, self._described(content, dropped, (None, None)))
         self._remove(dropped)
         return self.folder / name
@@ -97,14 +98,17 @@ class Saver:
         self.ranked = [(name, metric) for name, metric in self.ranked if (self.folder / name).exists()]
 
     def _rank(self, epoch: int, metric: float) -> list[str]:
-        """Enter an epoch into the ranking, ties to the earlier, and return the names that fall out of it."""
+        """Enter an epoch into the ranking, ties to the earlier, and return the names that fall out of it.
+
+        The epoch's own may be among them: then a file of this name is of a future that the run has gone back from.
+        """
         name = self._path(f'checkpoint-{epoch}').name
         entries = [entry for entry in self.ranked if entry[0] != name] + [(name, metric)]
         entries.sort(key=lambda entry: rank(entry[1], self.decreasing))
         self.ranked = entries[: self.max_history]
         if self.best is None or rank(metric, self.decreasing) < rank(self.best[1], self.decreasing):
             self.best = epoch, metric
-        return [dropped for dropped, _ in entries[self.max_history :] if dropped != name]
+        return [dropped for dropped, _ in entries[self.max_history :]]
 
     def _described(
         self, content: dict[str, Any], dropped: list[str], pending: tuple, is_milestone: bool = False
@@ -134,7 +138,7 @@ class Saver:
             best = self._path(f'checkpoint-{self.best[0]}')
             if best.exists():
                 _link(best, self._path('model_best'))
-        self._remove(dropped)
+        self._remove([name for name in dropped if name != newest.name])
 
     def _remove(self, names: list[str]) -> None:
         for name in filter(_OURS.fullmatch, names):
