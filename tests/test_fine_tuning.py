@@ -100,6 +100,22 @@ def test_refusals(data, released, tmp_path, capsys, flags, words):
     assert words in error(capsys)
 
 
+@pytest.mark.parametrize(
+    'flags',
+    [['--initial-checkpoint'], ['--pretrained', '--pretrained-path'], ['--resume']],
+    ids=lambda flags: flags[-1],
+)
+def test_weights_that_are_not_finite(data, tmp_path, capsys, flags):
+    """Of these, the losses of an epoch would say nothing: batch norm takes the batch's statistics in training."""
+    state = timm.create_model('test_resnet', num_classes=3).state_dict()
+    state['bn1.running_var'][0] = float('nan')
+    path = tmp_path / 'model.pth'
+    torch.save({'state_dict': state}, path)
+    assert train(data, tmp_path, '--model', 'test_resnet', '--num-classes', 3, *flags, path) == 2
+    assert f'{flags[-1]} {path}: ' in (message := error(capsys))
+    assert "'bn1.running_var' holds NaN or infinite values" in message
+
+
 def test_checkpoint_of_another_number_of_classes(data, released, tmp_path, capsys):
     checkpoint = released[0].parent / 'model.pth'
     flags = ['--model', 'test_resnet', '--initial-checkpoint', checkpoint, '--num-classes', 3]

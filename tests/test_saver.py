@@ -123,6 +123,25 @@ def test_an_epoch_that_falls_out_leaves_no_file_of_the_future_before(tmp_path):
     assert epoch_in(tmp_path / 'model_best.pth.tar') == 0
 
 
+def test_the_best_epoch_of_the_future_before_is_not_that_of_the_run(tmp_path):
+    saver = Saver(tmp_path, False, 1)
+    for epoch, metric in enumerate((3.0, 1.0, 4.0)):
+        saver.save_epoch(content(epoch), epoch, metric, is_milestone=epoch == 1)
+    again = restored(tmp_path, 'milestone-2.pth.tar')
+    again.save_epoch(content(7), 2, 2.0)
+    assert epoch_in(tmp_path / 'model_best.pth.tar') == 7
+    assert again.best == (2, 2.0)
+
+
+def test_the_best_epoch_is_known_by_model_best_alone(tmp_path):
+    saver = Saver(tmp_path, False, 2)
+    for epoch, metric in enumerate((3.0, 1.0)):
+        saver.save_epoch(content(epoch), epoch, metric)
+    (tmp_path / 'checkpoint-0.pth.tar').unlink()
+    restored(tmp_path, 'last.pth.tar').save_epoch(content(2), 2, 2.0)
+    assert epoch_in(tmp_path / 'model_best.pth.tar') == 0
+
+
 def test_a_copy_that_a_run_goes_on_from_is_kept(tmp_path):
     saver = Saver(tmp_path, False, 1)
     for epoch, metric in ((0, 3.0), (1, 2.0)):

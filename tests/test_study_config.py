@@ -199,7 +199,10 @@ def test_mistakes_in_the_file(tmp_path, change, message):
         (('train/seed', 3), "train.py: 'seed' is set by the study itself"),
         (('validate/checkpoint', 'a'), "validate.py: 'checkpoint' is set by the study itself"),
         (('train/model', 'resnet5O'), "unknown model 'resnet5O'"),
-        (('methods/debiased/debias_gamma', 2), 'noto.resnet.debiased.0: --debias-gamma is 2.0; it lies in [0, 1]'),
+        (
+            ('methods/debiased/debias_gamma', 2),
+            'noto.resnet.debiased.0: --debias-gamma is 2; expected a number in [0, 1]',
+        ),
         (('methods/debiased/debias',), '--debias-gamma has no effect without --debias'),
         (('train/data_dir', '${DATEN}'), '${DATEN} stands for nothing; give --set DATEN=VALUE'),
         (('validate/benchmarks', 'fodler'), "unknown benchmark 'fodler'. Did you mean 'folder'"),

@@ -18,7 +18,7 @@ STUDIES = list(Path(__file__).parents[1].glob('docs/studies/*/study.yaml'))
 def check(path: Path, column: str, benchmarks: str) -> None:
     path.write_text(yaml.safe_dump(STUDY | {'measures': {'clean': column}, 'validate': {'benchmarks': benchmarks}}))
     study = read_study(path)
-    check_measures(study.measures, expand(study), 'study.yaml')
+    check_measures(study.measures, expand(study), {'BENCH': 'folder,folder-c'}, 'study.yaml')
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def check(path: Path, column: str, benchmarks: str) -> None:
     [
         ('folder_top1', 'folder'), ('folder-c/fog/3', 'folder, folder-c'), ('shapes_textures_shape', 'shapes_textures'),
         ('folder-c_mce', 'folder-c'), ('validation_top1', 'folder'), ('gpu_seconds_train', 'folder'),
-        ('imagenet_top1', 'all'),
+        ('imagenet_top1', 'all'), ('folder-c_mce', '${BENCH}'),
     ],
 )  # fmt: skip
 def test_measures_of_the_runs(tmp_path, column, benchmarks):
@@ -51,4 +51,12 @@ def test_a_measure_of_another_benchmark(tmp_path, column, benchmarks):
 @pytest.mark.parametrize('path', STUDIES, ids=lambda path: path.parent.name)
 def test_measures_of_the_stored_studies(path):
     study = read_study(path)
-    check_measures(study.measures, expand(study), str(path))
+    check_measures(study.measures, expand(study), {}, str(path))
+
+
+def test_each_data_set_may_have_benchmarks_of_its_own(tmp_path):
+    data = {'a': {'validate': {'benchmarks': 'folder'}}, 'b': {'validate': {'benchmarks': 'folder-c'}}}
+    path = tmp_path / 'study.yaml'
+    path.write_text(yaml.safe_dump(STUDY | {'data': data, 'validate': {}}))
+    study = read_study(path)
+    check_measures(study.measures, expand(study), {}, 'study.yaml')

@@ -1,5 +1,6 @@
 """Flags that do nothing are named; that they do nothing is compared with what timm makes of them."""
 
+import inspect
 import logging
 import re
 
@@ -7,8 +8,11 @@ import pytest
 import torch
 from timm.data import create_transform
 
+from timm_debias.machine import Machine
 from timm_debias.training.checks import check_config
 from timm_debias.training.config import TrainConfig
+from timm_debias.training.data import _train_options
+from timm_debias.training.debias import build_clean_augment
 from timm_debias.training.main import build_parser, config_from_args
 from timm_debias.training.optim import build_scheduler
 
@@ -44,6 +48,22 @@ def warnings(argv: str, caplog) -> list[str]:
         ('--no-resume-opt', '--no-resume-opt', '--resume'),
         ('--loss-weight-power 0.5', '--loss-weight-power', 'weights neg_pos or inv_freq'),
         ('--remode const', '--remode', '--reprob'),
+        ('--sched none --warmup-lr 0.1', '--warmup-lr', '--warmup-epochs'),
+        (
+            '--kd-model-name test_resnet --kd-token-distill-type hard',
+            '--kd-token-distill-type',
+            '--kd-distill-type token',
+        ),
+        (
+            '--kd-model-name test_resnet --kd-student-feature-dim 8',
+            '--kd-student-feature-dim',
+            '--kd-distill-type feature',
+        ),
+        (
+            '--train-img-sizes 32 64 --train-size-random-mix 0.3',
+            '--train-size-random-mix',
+            '--train-size-schedule progressive',
+        ),
         ('--resplit', '--resplit', '--reprob'),
         ('--mixup-prob 0.5', '--mixup-prob', '--mixup or --cutmix'),
         ('--mixup 0.2 --mixup-switch-prob 0.1', '--mixup-switch-prob', 'both --mixup and --cutmix'),
@@ -64,6 +84,9 @@ def test_without_two_other_flags(caplog):
     [
         ('--lr 0.1 --lr-base 0.5', '--lr-base', '--lr'),
         ('--no-aug --reprob 0.5', '--reprob', '--no-aug'),
+        ('--sched none --sched-on-updates', '--sched-on-updates', '--sched none'),
+        ('--sched none --lr-noise 0.5', '--lr-noise', '--sched none'),
+        ('--cutmix-minmax 0.2 0.8 --cutmix 0.3', '--cutmix', '--cutmix-minmax'),
         ('--sched none --warmup-epochs 3', '--warmup-epochs', '--sched none'),
     ],
 )
@@ -150,17 +173,20 @@ OF_TRANSFORMS = (
 
 
 def transform(argv: str) -> str:
-    augment = parsed(argv).augment
-    names = ('train_crop_mode', 'scale', 'ratio', 'hflip', 'vflip', 'color_jitter', 'color_jitter_prob',
-             'grayscale_prob', 'gaussian_blur_prob')  # fmt: skip
-    interpolation = 'bicubic' if augment.no_aug else augment.train_interpolation
-    options = {name: getattr(augment, name) for name in names}
-    return str(create_transform(32, is_training=True, no_aug=augment.no_aug, auto_augment=augment.aa,
-                                interpolation=interpolation, **options))  # fmt: skip
+    options = _train_options(parsed(argv), {'interpolation': 'bicubic'})
+    options['auto_augment'] = options['auto_augment'] or None
+    taken = {name: options[name] for name in inspect.signature(create_transform).parameters if name in options}
+    return str(create_transform(32, **taken))
 
 
 @pytest.mark.parametrize('flags', OF_TRANSFORMS)
-@pytest.mark.parametrize('base', ['', '--no-aug', '--aa rand-m9-n2', '--aa 3a'])
+@pytest.mark.parametrize('base', ['', '--no-aug', '--aa rand-m9-n2', '--aa 3a', '--aa='])
 def test_flags_of_transforms(base, flags, caplog):
     named = [message for message in warnings(f'{base} {flags}', caplog) if message.startswith(flags.split()[0])]
     assert bool(named) == (transform(f'{base} {flags}') == transform(base)), named
+
+
+def test_no_augmentation_erases_nothing():
+    """Neither does timm's loader: the clean half of a debiased batch is as in plain training."""
+    config = parsed('--debias --no-aug --reprob 0.5')
+    assert build_clean_augment(config, 10, Machine(torch.device('cpu'))).erasing is None

@@ -16,8 +16,12 @@ class Bounds:
     holds: Callable[[float], bool]
 
 
-COUNT = Bounds('at least 1', lambda value: value >= 1)
-NOT_NEGATIVE = Bounds('at least 0', lambda value: value >= 0)
+def at_least(least: int) -> Bounds:
+    """Return the bounds of numbers from `least` on."""
+    return Bounds(f'at least {least}', lambda value: value >= least)
+
+
+COUNT, NOT_NEGATIVE = at_least(1), at_least(0)
 POSITIVE = Bounds('more than 0', lambda value: value > 0)
 SHARE = Bounds('a number in [0, 1]', lambda value: 0 <= value <= 1)
 BELOW_ONE = Bounds('at least 0 and less than 1', lambda value: 0 <= value < 1)

@@ -178,10 +178,10 @@ def load_state(module: nn.Module, state: StateDict, source: str | PathLike, igno
 def check_finite(state: StateDict, source: str | PathLike) -> None:
     """Raise `DebiasError` that names the first of the weights with NaN or infinite values.
 
-    A single number may be infinite: some networks, such as timm's gemma4_vit, hold bounds that bound nothing so.
+    A tensor without dimensions may be infinite: timm's gemma4_vit holds bounds that bound nothing so.
     """
     for key, value in state.items():
-        bad = value.isnan() if value.numel() == 1 else ~value.isfinite()
+        bad = value.isnan() if value.dim() == 0 else ~value.isfinite()
         if value.is_floating_point() and bad.any():
             raise DebiasError(f"{source}: '{key}' holds NaN or infinite values; the run has diverged")
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..bounds import at_least, check_bounds
 from ..checks import check_device, check_model_name
 from ..errors import DebiasError
 from ..flags import flag
@@ -85,9 +86,7 @@ def setup_from(config: SetupConfig) -> Setup:
     check_device(device)
     if torch.device(device).type not in ('cpu', 'cuda'):
         raise DebiasError(f'--device {device}: the benchmark measures on cpu and cuda')
-    for name, value, least in (('--img-size', config.img_size, 32), ('--batch-size', config.batch_size, 2)):
-        if value < least:
-            raise DebiasError(f'{name} is {value}; expected at least {least}')
+    check_bounds([config], {at_least(32): ('img_size',), at_least(2): ('batch_size',)})
     if config.amp and config.model_dtype != 'float32':
         raise DebiasError(f'--amp needs a float32 model; leave out --amp or --model-dtype {config.model_dtype}')
     return Setup(

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..bounds import COUNT, check_bounds
 from ..errors import DebiasError
 from ..files import check_output
 from ..flags import Parser, add_flags, check_values, config_from, flag
 from ..log import setup_logging
+from ..markdown import counted
 from ..training.config import ScheduleConfig
 from ..training.main import build_parser as train_parser
 from ..training.signals import Stopped
@@ -20,7 +22,7 @@ from .config import Study, read_study
 from .grid import Run, check_runs, expand, select
 from .measures import check_measures
 from .prepare import check_steps, make_all
-from .report import SAMPLES, counted, write_report
+from .report import SAMPLES, write_report
 from .runner import Launch, run_all, state_of
 from .samples import save_samples
 
@@ -134,10 +136,7 @@ def _written(failure: str, then: str) -> Iterator[None]:
 
 
 def _check(config: StudyConfig) -> None:
-    least = {'--jobs': config.jobs, '--threads': config.threads, '--nproc-per-node': config.nproc_per_node}
-    for name, value in least.items():
-        if value is not None and value < 1:
-            raise DebiasError(f'{name} is {value}; expected at least 1')
+    check_bounds([config], {COUNT: ('jobs', 'threads', 'nproc_per_node')})
     alone = {'--list': config.list_runs, '--report-only': config.report_only, '--from-results': config.from_results}
     given = [name for name, on in alone.items() if on]
     if len(given) > 1:
@@ -181,7 +180,7 @@ def _run(config: StudyConfig, study: Study, runs: Sequence[Run], variables: dict
     if unfinished := [run for run in runs if state_of(output / 'runs', run)['status'] != 'finished']:
         check_steps(study, variables, config.study)
         check_runs(unfinished, variables, study.make, config.study)
-        check_measures(study.measures, runs, config.study)
+        check_measures(study.measures, expand(study), variables, config.study)
         make_all(study, variables, output / 'made')
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     threads = config.threads or max(1, cores // (config.jobs * config.nproc_per_node))

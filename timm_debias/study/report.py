@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import DebiasError
 from ..files import write_text
+from ..markdown import counted
 from .analysis import SIGNIFICANT, Difference, Group, format_tests, group_rows
 from .blocks import Block, Figure, Heading, Table, Text, to_html, to_markdown
 from .collect import CORRUPTED, MEASURED, PARAMETERS, RESULTS, Row, corruption_columns, read_csv, read_measured
@@ -80,11 +81,6 @@ def _what_was_run(study: Study, rows: Sequence[Row]) -> str:
         'runs that are compared, and the intervals say nothing on how results vary with them. ↑: higher is better, ↓: '
         'lower.'
     )
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number and its noun, in the plural where there is not one."""
-    return f'{number:,} {noun}' + ('' if number == 1 else 's')
 
 
 def _group(group: Group, several: bool) -> list[Block]:

@@ -10,6 +10,7 @@ import torch
 
 from ..benchmark.size import IMG_SIZE, count_macs, count_parameters
 from ..benchmark.stylisation import time_stylizers
+from ..bounds import NOT_NEGATIVE, at_least, check_bounds
 from ..checks import check_seed
 from ..data.shapes_textures import CLASSES
 from ..errors import DebiasError
@@ -77,13 +78,8 @@ def _create(config: StylizerReportConfig) -> dict[str, Stylizer]:
     if not config.data_dir:
         raise DebiasError('no photographs: give --data-dir DIR')
     check_seed(config.seed)
-    for flag, value, least in (
-        ('--img-size', config.img_size, MIN_SIDE),
-        ('--pairs', config.pairs, len(CLASSES)),
-        ('--repeats', config.repeats, 0),
-    ):
-        if value < least:
-            raise DebiasError(f'{flag} is {value}; expected at least {least}')
+    bounds = {at_least(MIN_SIDE): ('img_size',), at_least(len(CLASSES)): ('pairs',), NOT_NEGATIVE: ('repeats',)}
+    check_bounds([config], bounds)
     if config.pairs % len(CLASSES):
         raise DebiasError(f'--pairs is {config.pairs}; expected a multiple of the {len(CLASSES)} classes')
     return create_stylizers(config.stylizers, config.weights or [], '--weights')

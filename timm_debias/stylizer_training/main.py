@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from ..bounds import COUNT, POSITIVE, at_least, check_bounds
 from ..checks import check_device, check_seed
 from ..errors import DebiasError
 from ..files import check_output, write_text
@@ -68,17 +69,13 @@ def _check(config: StylizerTrainConfig) -> None:
         raise DebiasError(f'--stylizer adain_vgg19 trains a decoder for {ENCODER_FILE}: name its --encoder-weights DIR')
     if config.stylizer != 'adain_vgg19' and config.encoder_weights is not None:
         raise DebiasError('--encoder-weights goes with --stylizer adain_vgg19')
-    for name, value, least in (
-        ('--steps', config.steps, 1),
-        ('--batch-size', config.batch_size, 4),  # Two figures and two crops, so that each has a partner.
-        ('--img-size', config.img_size, MIN_SIDE),
-        ('--log-interval', config.log_interval, 1),
-        ('--checkpoint-interval', config.checkpoint_interval, 1),
-    ):
-        if value < least:
-            raise DebiasError(f'{name} is {value}; expected at least {least}')
-    if not config.lr > 0:
-        raise DebiasError(f'--lr is {config.lr:g}; expected a number above 0')
+    bounds = {
+        COUNT: ('steps', 'log_interval', 'checkpoint_interval'),
+        at_least(4): ('batch_size',),  # Two figures and two crops, so that each has a partner.
+        at_least(MIN_SIDE): ('img_size',),
+        POSITIVE: ('lr',),
+    }
+    check_bounds([config], bounds)
     if not config.resume and (Path(config.output) / 'checkpoint.pth').exists():
         raise DebiasError(f'{config.output} holds a run already: choose another --output, or go on with --resume')
 

@@ -32,6 +32,7 @@ def check_config(config: TrainConfig) -> None:
     if config.distill.kd_model_name is not None:
         check_model_name(config.distill.kd_model_name)
     check_device(config.device.device)
+    check_numbers(config)
     check_debias(config)
     check_combinations(config)
     check_trackers(config)
@@ -39,7 +40,6 @@ def check_config(config: TrainConfig) -> None:
     _check_names(config)
     _check_splits(config)
     _check_files(config)
-    check_numbers(config)
     _check_precision(config)
     _check_images(config)
     if config.model.freeze_backbone:
@@ -158,9 +158,6 @@ def _check_frozen(config: TrainConfig) -> None:
 
 def _check_debias(config: TrainConfig) -> None:
     debias = config.debias
-    for name, value in (('--debias-gamma', debias.debias_gamma), ('--debias-alpha', debias.debias_alpha)):
-        if not 0 <= value <= 1:
-            raise DebiasError(f'{name} is {value}; it lies in [0, 1]')
     if debias.debias_mode != 'debiased' and debias.debias_gamma != DebiasConfig().debias_gamma:
         raise DebiasError(f'--debias-mode {debias.debias_mode} sets gamma itself: leave --debias-gamma out')
     if debias.debias_stylizer not in list_stylizers():

@@ -17,7 +17,7 @@ from torch import nn
 from ..data.factory import SHAPES_TEXTURES
 from ..errors import DebiasError, reason, told_as
 from ..machine import Machine
-from ..weight_files import check_weights
+from ..weight_files import check_finite, check_weights
 from ..weights.network import load_as_timm
 from .config import ModelConfig, TrainConfig
 from .criterion import build_criterion
@@ -57,6 +57,8 @@ def build_model(config: TrainConfig, machine: Machine) -> Any:
             pretrained_cfg_overlay=overlay or None,
             **options.model_kwargs,
         )
+    if options.pretrained_path:
+        check_finite(model.state_dict(), f'--pretrained-path {options.pretrained_path}')
     if options.initial_checkpoint:
         head = ', or --pretrained --pretrained-path in place of --initial-checkpoint for a new classifier'
         load_as_timm(model, options.initial_checkpoint, '--initial-checkpoint', options.model, True, head)

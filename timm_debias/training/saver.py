@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import atomic_path
-from .checkpoint import ENTRY, last_serial, unwritable, write_checkpoint
+from .checkpoint import ENTRY, last_serial, read_checkpoint, unwritable, write_checkpoint
 
 _EXTENSION = '.pth.tar'
 _STEPS_KEPT = 2
@@ -96,6 +96,24 @@ class Saver:
         self.steps = list(state.get('recovery_files', []))
         self._arrange(path, epoch, state.get('dropped', []), state.get('is_milestone', False))
         self.ranked = [(name, metric) for name, metric in self.ranked if (self.folder / name).exists()]
+        if self.best is not None and not self._has_best(self.best[0]):
+            self._choose_best()
+
+    def _has_best(self, epoch: int) -> bool:
+        """Return whether a file still has the weights of the best epoch; one of them may have been removed by hand."""
+        if self._path(f'checkpoint-{epoch}').exists():
+            return True
+        model_best = self._path('model_best')
+        return model_best.exists() and read_checkpoint(model_best).get('saver', {}).get('pending', [None])[0] == epoch
+
+    def _choose_best(self) -> None:
+        """Take the best of the files that are there: those of a future that the run goes back from may have displaced
+        the one that was best until here."""
+        self.best = None
+        if self.ranked:
+            name, metric = self.ranked[0]
+            self.best = int(name.removeprefix('checkpoint-').removesuffix(_EXTENSION)), metric
+            _link(self.folder / name, self._path('model_best'))
 
     def _rank(self, epoch: int, metric: float) -> list[str]:
         """Enter an epoch into the ranking, ties to the earlier, and return the names that fall out of it.

@@ -14,6 +14,7 @@ from timm.utils.model import unwrap_model
 from .. import __version__
 from ..errors import DebiasError, reason
 from ..ranks import gather
+from ..weight_files import check_finite
 from .checkpoint import ENTRY
 from .fsdp import shared_out, whole
 from .loop import Run
@@ -96,10 +97,11 @@ def restore(run: Run, args: argparse.Namespace, path: Path, content: dict[str, A
         content: What `read_checkpoint` returned.
 
     Raises:
-        DebiasError: a checkpoint of another model or optimizer.
+        DebiasError: a checkpoint of another model or optimizer, or with weights that are not finite.
     """
     try:
         _restore_model(run, content)
+        check_finite(content.get('state_dict') or content['model'], 'its weights')
     except DebiasError as error:
         raise DebiasError(f'--resume {path}: {error}') from error
     except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:

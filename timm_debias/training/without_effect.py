@@ -61,6 +61,12 @@ def _of_model(config: TrainConfig) -> list[_Group]:
         ('without --model-ema', config.ema.model_ema, config.ema, ()),
         ('without --log-wandb', run.log_wandb, run, ('wandb_project', 'wandb_tags', 'wandb_resume_id')),
         ('without --train-img-sizes', config.sizes.train_img_sizes is not None, config.sizes, ()),
+        (
+            'without --train-size-schedule progressive',
+            config.sizes.train_size_schedule == 'progressive',
+            config.sizes,
+            ('train_size_schedule_spread', 'train_size_random_mix'),
+        ),
         ('without --naflex-loader', config.naflex.naflex_loader, config.naflex, ()),
     ]
 
@@ -74,9 +80,10 @@ def _of_schedule(schedule: ScheduleConfig) -> list[_Group]:
             for heeding, names in _OF_SCHEDULES.items()
         ),
         ('without --lr-cycle-limit', cycles, schedule, ('lr_cycle_mul', 'lr_cycle_decay')),
-        ('without --lr-noise', schedule.lr_noise is not None, schedule, ('lr_noise_pct', 'lr_noise_std')),
-        ('without --warmup-epochs', schedule.warmup_epochs > 0, schedule, ('warmup_lr', 'warmup_prefix')),
-        ('beside --sched none', some, schedule, ('warmup_lr', 'lr_noise', 'lr_noise_pct', 'lr_noise_std')),
+        ('without --lr-noise', some and schedule.lr_noise is not None, schedule, ('lr_noise_pct', 'lr_noise_std')),
+        ('without --warmup-epochs', some and schedule.warmup_epochs > 0, schedule, ('warmup_lr',)),
+        ('without --warmup-epochs', schedule.warmup_epochs > 0, schedule, ('warmup_prefix',)),
+        ('beside --sched none', some, schedule, ('sched_on_updates', 'lr_noise')),
         # The prefix adds the epochs of warm-up to those of training also where nothing warms up.
         ('beside --sched none', some or schedule.warmup_prefix, schedule, ('warmup_epochs',)),
         ('beside --lr', not schedule.lr, schedule, ('lr_base', 'lr_base_size', 'lr_base_scale')),
@@ -85,24 +92,34 @@ def _of_schedule(schedule: ScheduleConfig) -> list[_Group]:
 
 def _of_augmentation(config: TrainConfig) -> list[_Group]:
     augment = config.augment
-    jitter = augment.aa is None or '3a' in augment.aa  # timm's three-augment has colour jitter, others take its place.
-    mixes = (augment.mixup > 0, augment.cutmix > 0 or augment.cutmix_minmax is not None)
+    jitter = not augment.aa or '3a' in augment.aa  # timm's three-augment has colour jitter, others take its place.
+    sides = augment.cutmix_minmax is not None
+    mixes = (augment.mixup > 0, augment.cutmix > 0 or sides)
     return [
         ('beside --no-aug', not augment.no_aug, augment, _WITHOUT_AUGMENTATION),
         ('beside --aa', jitter, augment, ('color_jitter', 'color_jitter_prob')),
         ('without --reprob', augment.reprob > 0, augment, ('remode', 'recount')),
         ('without --reprob', augment.reprob > 0 or config.norm.split_bn, augment, ('resplit',)),
         ('without --mixup or --cutmix', any(mixes), augment, ('mixup_prob', 'mixup_mode', 'mixup_off_epoch')),
+        ('beside --cutmix-minmax', not sides, augment, ('cutmix',)),
         ('without both --mixup and --cutmix', all(mixes), augment, ('mixup_switch_prob',)),
     ]
 
 
 def _of_task(config: TrainConfig) -> list[_Group]:
     task = config.task
+    distill, kind = config.distill, config.distill.kd_distill_type
     weights = {task.loss_class_weight, task.loss_pos_weight}
     counted = task.loss == 'db' or bool(weights & {'neg_pos', 'inv_freq', 'effective_num'})
     return [
-        ('without --kd-model-name', config.distill.kd_model_name is not None, config.distill, ()),
+        ('without --kd-model-name', distill.kd_model_name is not None, distill, ()),
+        ('without --kd-distill-type token', kind == 'token', distill, ('kd_token_distill_type',)),
+        (
+            'without --kd-distill-type feature',
+            kind == 'feature',
+            distill,
+            ('kd_student_feature_dim', 'kd_teacher_feature_dim'),
+        ),
         ('without --task multilabel', task.multilabel, task, ('target_format', 'multilabel_threshold', 'poly_gamma')),
         ('without --loss poly', task.loss == 'poly', task, ('poly_epsilon', 'poly_gamma')),
         ('without weights neg_pos or inv_freq', bool(weights & {'neg_pos', 'inv_freq'}), task, ('loss_weight_power',)),

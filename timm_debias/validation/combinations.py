@@ -53,5 +53,3 @@ def _check_naflex(config: ValidateConfig) -> None:
     for flag, is_on in refused.items():
         if is_on:
             raise DebiasError(f'{flag} does not go with --naflex-loader, whose batches are patches')
-    if config.data.naflex_max_seq_len < 1:
-        raise DebiasError(f'--naflex-max-seq-len is {config.data.naflex_max_seq_len}; expected at least 1')
