@@ -290,7 +290,7 @@ def test_processes_draw_partners_of_their_own(run, monkeypatch, rank):
         (['--debias', '--aug-splits', '2'], ['--aug-splits', '--debias']),
         (['--debias', '--torchscript'], ['--torchscript', '--debias']),
         (['--debias', '--naflex-loader'], ['--naflex-loader', '--debias']),
-        (['--debias', '--debias-gamma', '2'], ['--debias-gamma is 2.0']),
+        (['--debias', '--debias-gamma', '2'], ['--debias-gamma is 2', '[0, 1]']),
         (['--debias', '--debias-stylizer', 'adain_vgg'], ["unknown stylizer 'adain_vgg'"]),
         (['--debias-alpha', '0.3'], ['--debias-alpha', 'without --debias']),
         (['--debias', '--loss', 'asl'], ['--loss asl']),
