@@ -6,6 +6,7 @@ from pathlib import Path
 
 from timm.optim import list_optimizers
 
+from ..bounds import SHARE, check_bounds
 from ..checks import check_device, check_model_name, check_one_folder, check_preprocessing
 from ..data.factory import SHAPES_TEXTURES
 from ..downloads import check_url
@@ -158,6 +159,7 @@ def _check_frozen(config: TrainConfig) -> None:
 
 def _check_debias(config: TrainConfig) -> None:
     debias = config.debias
+    check_bounds([debias], {SHARE: ('debias_gamma', 'debias_alpha')})
     if debias.debias_mode != 'debiased' and debias.debias_gamma != DebiasConfig().debias_gamma:
         raise DebiasError(f'--debias-mode {debias.debias_mode} sets gamma itself: leave --debias-gamma out')
     if debias.debias_stylizer not in list_stylizers():

@@ -24,7 +24,7 @@ _FIELDS = {
     SHARE: (
         'drop', 'drop_path', 'drop_connect', 'drop_block', 'hflip', 'vflip', 'reprob', 'mixup_prob',
         'mixup_switch_prob', 'color_jitter_prob', 'grayscale_prob', 'gaussian_blur_prob', 'lr_noise_pct', 'bn_momentum',
-        'model_ema_decay', 'debias_gamma', 'debias_alpha',
+        'model_ema_decay',
     ),
     BELOW_ONE: ('smoothing', 'opt_betas'),
 }  # fmt: skip
