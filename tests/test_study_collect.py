@@ -172,6 +172,16 @@ def test_finished_runs_need_nothing(runs, tmp_path, capsys):
     assert (tmp_path / 'report/report.md').is_file()
 
 
+def test_a_mistyped_flag_is_named_before_runs_are_compared(runs, tmp_path, capsys):
+    """They would be runs of other flags, to be removed."""
+    for run in runs:
+        write_run(tmp_path / 'runs', run)
+    path = study_file(tmp_path, methods={'plain': {}, 'debiased': {'debais': True}})
+    assert main(['study', str(path), '--output', str(tmp_path)]) == 2
+    expected = f"{path}: small.debiased.0: train.py: unknown key 'debais'. Did you mean 'debias'"
+    assert expected in capsys.readouterr().err
+
+
 def test_runs_that_cannot_be_written(tmp_path, capsys):
     """A file lies where the folder of the first run is to be."""
     train = {'model': 'test_resnet', 'dataset': 'shapes_textures', 'num_classes': 8, 'device': 'cpu', 'epochs': 1}

@@ -215,10 +215,9 @@ def check_values(values: Mapping[str, Any], parser: Parser, where: str, executes
     Raises:
         DebiasError: an unknown flag, a value of another type, or one that would execute code.
     """
-    actions = {action.dest: action for action in parser._actions if action.dest != 'help'}
+    check_keys(values, parser, where)
+    actions = {action.dest: action for action in parser._actions}
     for key in values:
-        if key not in actions:
-            raise DebiasError(f"{where}: unknown key '{key}'. {did_you_mean(str(key), actions)}")
         would_execute = getattr(actions[key], 'executes', None)
         if executes and would_execute is not None and would_execute(values[key]):
             name = max(actions[key].option_strings, key=len, default='')
@@ -227,6 +226,14 @@ def check_values(values: Mapping[str, Any], parser: Parser, where: str, executes
                 f'remove it from the file, and give {name or "it"} there if you trust what it names'
             )
     return {key: _checked(where, key, value, actions[key]) for key, value in values.items()}
+
+
+def check_keys(keys: Iterable[str], parser: Parser, where: str) -> None:
+    """Raise `DebiasError` for the first key that is no field name of a flag, with near ones."""
+    known = [action.dest for action in parser._actions if action.dest != 'help']
+    for key in keys:
+        if key not in known:
+            raise DebiasError(f"{where}: unknown key '{key}'. {did_you_mean(str(key), known)}")
 
 
 def _checked(where: str, key: str, value: Any, action: argparse.Action) -> Any:

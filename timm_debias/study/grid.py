@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DebiasError
-from ..flags import Parser, check_values
+from ..flags import Parser, check_keys, check_values
 from ..training.checks import check_config as check_train
 from ..training.main import build_parser as train_parser
 from ..training.main import config_from_args as train_config
@@ -162,6 +162,17 @@ def filled(value: Any, variables: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
         return {key: filled(item, variables) for key, item in value.items()}
     return value
+
+
+def check_names(runs: Sequence[Run], where: str) -> None:
+    """Raise `DebiasError` for the first flag that a command does not have.
+
+    To be called before runs are compared with earlier ones, which would seem to be of another study by a mistyped flag.
+    """
+    train, validate = train_parser(), validate_parser()
+    for run in runs:
+        check_keys(run.train, train, f'{where}: {run.name}: train.py')
+        check_keys(run.validate, validate, f'{where}: {run.name}: validate.py')
 
 
 def check_runs(runs: Sequence[Run], variables: Mapping[str, str], made: Iterable[str], where: str) -> None:

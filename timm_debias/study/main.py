@@ -19,7 +19,7 @@ from ..training.signals import Stopped
 from ..validation.model_lists import parse_shard
 from .collect import RESULTS, Stored, check_kept, check_rows, check_stored, collect, read_stored, store
 from .config import Study, read_study
-from .grid import Run, check_runs, expand, select
+from .grid import Run, check_names, check_runs, expand, select
 from .measures import check_measures
 from .prepare import check_steps, make_all
 from .report import SAMPLES, write_report
@@ -176,6 +176,7 @@ def _variables(items: Sequence[str], output: Path) -> dict[str, str]:
 def _run(config: StudyConfig, study: Study, runs: Sequence[Run], variables: dict[str, str], output: Path) -> bool:
     """Run what is not finished, and return whether a run failed or was stopped."""
     check_output(output)
+    check_names(runs, config.study)
     # What finished runs were trained and measured on need not be here.
     if unfinished := [run for run in runs if state_of(output / 'runs', run)['status'] != 'finished']:
         check_steps(study, variables, config.study)
