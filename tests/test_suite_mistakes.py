@@ -109,9 +109,9 @@ def test_model_that_does_not_take_the_published_size(suite, capsys, tmp_path):
 @pytest.mark.parametrize('name', ['imagenet-a', 'fgsm'])
 def test_logits_that_are_not_finite(suite, suite_checkpoint, tmp_path, capsys, name):
     weights = torch.load(suite_checkpoint)
-    weights['fc.bias'][3] = float('nan')
-    torch.save(weights, tmp_path / 'nan.pth')
-    assert suite('--benchmarks', name, '--checkpoint', tmp_path / 'nan.pth') == 2
+    weights['fc.weight'][3] = torch.finfo(torch.float32).max  # Finite, what comes out is not.
+    torch.save(weights, tmp_path / 'large.pth')
+    assert suite('--benchmarks', name, '--checkpoint', tmp_path / 'large.pth') == 2
     message = error(capsys)
     assert name in message
     assert 'not finite' in message
