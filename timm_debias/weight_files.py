@@ -181,8 +181,10 @@ def check_finite(state: StateDict, source: str | PathLike) -> None:
     A tensor without dimensions may be infinite: timm's gemma4_vit holds bounds that bound nothing so.
     """
     for key, value in state.items():
+        if not value.is_floating_point():
+            continue
         bad = value.isnan() if value.dim() == 0 else ~value.isfinite()
-        if value.is_floating_point() and bad.any():
+        if bad.any():
             raise DebiasError(f"{source}: '{key}' holds NaN or infinite values; the run has diverged")
 
 

@@ -101,7 +101,6 @@ def restore(run: Run, args: argparse.Namespace, path: Path, content: dict[str, A
     """
     try:
         _restore_model(run, content)
-        check_finite(content.get('state_dict') or content['model'], 'its weights')
     except DebiasError as error:
         raise DebiasError(f'--resume {path}: {error}') from error
     except (RuntimeError, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -211,6 +210,7 @@ def _own_buffers(run: Run) -> Iterator[tuple[str, torch.Tensor]]:
 def _restore_model(run: Run, content: dict[str, Any]) -> None:
     key = 'state_dict' if 'state_dict' in content else 'model'
     run.task.load_checkpoint_state(clean_state_dict(content[key]), content.get('task_state'))
+    check_finite(content[key], 'its weights')
     if not run.task.has_ema():
         return
     if content.get('state_dict_ema') is not None:

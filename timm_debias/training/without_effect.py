@@ -73,19 +73,19 @@ def _of_model(config: TrainConfig) -> list[_Group]:
 
 def _of_schedule(schedule: ScheduleConfig) -> list[_Group]:
     cycles = schedule.sched in _CYCLIC and schedule.lr_cycle_limit > 1
-    some = schedule.sched != 'none'
+    scheduled = schedule.sched != 'none'
     return [
         *(
             (f'without --sched {" or ".join(heeding)}', schedule.sched in heeding, schedule, names)
             for heeding, names in _OF_SCHEDULES.items()
         ),
         ('without --lr-cycle-limit', cycles, schedule, ('lr_cycle_mul', 'lr_cycle_decay')),
-        ('without --lr-noise', some and schedule.lr_noise is not None, schedule, ('lr_noise_pct', 'lr_noise_std')),
-        ('without --warmup-epochs', some and schedule.warmup_epochs > 0, schedule, ('warmup_lr',)),
+        ('without --lr-noise', scheduled and schedule.lr_noise is not None, schedule, ('lr_noise_pct', 'lr_noise_std')),
+        ('without --warmup-epochs', scheduled and schedule.warmup_epochs > 0, schedule, ('warmup_lr',)),
         ('without --warmup-epochs', schedule.warmup_epochs > 0, schedule, ('warmup_prefix',)),
-        ('beside --sched none', some, schedule, ('sched_on_updates', 'lr_noise')),
+        ('beside --sched none', scheduled, schedule, ('sched_on_updates', 'lr_noise')),
         # The prefix adds the epochs of warm-up to those of training also where nothing warms up.
-        ('beside --sched none', some or schedule.warmup_prefix, schedule, ('warmup_epochs',)),
+        ('beside --sched none', scheduled or schedule.warmup_prefix, schedule, ('warmup_epochs',)),
         ('beside --lr', not schedule.lr, schedule, ('lr_base', 'lr_base_size', 'lr_base_scale')),
     ]
 
